@@ -25,6 +25,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support import commands
+from support.commands import rows_of
 from support.forked_commands import fork_commands
 from support.found_fields import SHAPE, App, find_in_images, write_found
 from support.review_queues import Judging
@@ -471,7 +472,9 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(
     queue.close()
     app = start(images)
     app.post("mark_file/classes", image="2:b.png", word="cube")
+    app.post("group", images='["a.png", "b.png"]', group="1")
     assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
+    assert grouped_in(folder.parent) == {"a.png": "1", "b.png": "1"}, "one of them in the queue"
     marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
     assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
     own = dict.fromkeys(("source", "model", "only"), "")
@@ -501,10 +504,20 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(
     assert not json.loads(path.read_text())["images"], "nothing is reviewed any more"
     assert app.send("keep/defects", {"text": "{}", "page": "x"}).status == 409, "of before"
     assert b"defects_masks.json" in app.send("defects.html").body
+    (tmp_path / "l.csv").write_text("path,label\nfields/a.png,cube\nfields/b.png,rod\n")
+    said = app.ended("classes", **own | {"source": "../l.csv"}, image="1:a.png")["task"]["lines"]
+    assert grouped_in(folder.parent) == {"a.png": "1", "b.png": "1"}, "of sorted images, too"
+    assert "that takes a class with images of two groups" in said[-1], "they reach training"
     shutil.copytree(images, tmp_path / "sorted" / "cube")
     app.ended("classes", **own | {"source": "../sorted"}, image="1:a.png")
+    assert not (folder.parent / "groups.csv").exists(), "none of these has one"
     assert b"cube/b.png" in app.send("sizes.html").body, "a size can be given"
     assert b"cube/b.png" not in app.send("classes.html").body
+
+
+def grouped_in(classes: Path) -> dict[str, str]:
+    rows = rows_of(classes / "groups.csv")
+    return {Path(row["path"]).name: row["group"] for row in rows}
 
 
 def end_at_once() -> None:
