@@ -166,6 +166,10 @@ class Project(Finding):
             raise UnknownError(f"there is no image {number}")
         return self._files[number - 1]
 
+    def file_named(self, name: str) -> Path:
+        """Return the image of this name."""
+        return self.file(self._names.index(name) + 1 if name in self._names else 0)
+
     def listed_files(self, kind: str) -> list[dict[str, Any]]:
         """Return what the list of a task shows of each image: its number, name, size and mark."""
         self.files()

@@ -54,7 +54,8 @@ class Task(NamedTuple):
     `page` is shown of all images, `preview`, a pattern, of one that is looked at alone: with
     `looks`, whose model was learnt before, or else with the first command: all of it or, if it is
     large, the part in view, unless the task `needs_all`. Of a table, the image itself is shown.
-    `picture` is that of one image in the results of all, with {} where its name belongs.
+    `picture` is that of one image in the results of all, with {} where its name belongs; of
+    diameters, the page draws it.
     `files` are results: their names, titles, and what is in them. `saved` are a choice, and the
     file that is its value when a person saves something on the page of results.
     """
@@ -155,6 +156,7 @@ _DIAMETERS = Task(
     ),
     page="diameters.html",
     preview="diameters.html#f0",
+    picture="places/{}.png",
     saved=("leave_out", "left_out.csv"),
 )
 _WINDOW = "pixels, or with a unit: at least as long as fibres are straight"

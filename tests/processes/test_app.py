@@ -441,6 +441,7 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
     done = app.ended("diameters", **dict(sorted(body.items())))
     assert done["task"]["state"] == "done", done["task"]
     assert not (results / "diameters-1").exists(), "the same choices"
+    assert app.send("diameters/places/c.png.png").status == 404, "which cannot be read"
     answer = app.send("diameters/diameters.html")
     policy = answer.headers["Content-Security-Policy"] or ""  # it asks about unsaved marks
     assert (policy[:21], "allow-modals" in policy) == ("sandbox allow-scripts", True)
