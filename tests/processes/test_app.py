@@ -115,6 +115,33 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
         assert (answer.status, words in answer.body.decode()) == (400, True), wrong
 
 
+def log_images_that_are_opened(log: Path) -> None:
+    fork_commands()
+    opened = Path.open
+
+    def logged(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.suffix == ".png":
+            with opened(log, "a") as stream:
+                stream.write("1")
+        return opened(path, *arguments, **options)
+
+    Path.open = logged  # type: ignore[assignment]
+
+
+def test_what_grows_in_one_of_the_last_images_does_not_wait_for_reading(
+    start: Start, tmp_path: Path
+) -> None:
+    app = start(before=partial(log_images_that_are_opened, log := tmp_path / "opened"))
+    wait_until(lambda: not app.post("images")["is_reading"], "the images")
+    n_opened = []
+    for image, x in ((1, 45), (2, 45), (1, 115), (2, 115)):
+        app.image(image)
+        before = log.read_text()
+        app.edit("grow", [], [x, 35], image=image)
+        n_opened.append(len(log.read_text()) - len(before))
+    assert n_opened == [1, 1, 0, 0]
+
+
 def test_edits_are_counted_those_of_done_images_learnt_and_found_ones_kept(start: Start) -> None:
     app = start()
     found = (app.folder / "outlines" / "a.png.tif").read_bytes()
