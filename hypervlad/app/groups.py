@@ -11,8 +11,9 @@ from hypervlad.app.database import Database, QueueError
 from hypervlad.app.scales import write_own
 from hypervlad.app.store import checked_name
 from hypervlad.common.files import parse_json
-from hypervlad.common.tables import table_as_bytes
+from hypervlad.common.tables import table_as_bytes, write_table
 from hypervlad.common.wording import counted
+from hypervlad.images.reading import relative_names
 
 #: The table of groups, which commands read.
 GROUPS = "groups.csv"
@@ -67,6 +68,28 @@ class Groups:
         with self._lock:
             self._named = {name: own for name, own in {**self._named, **groups}.items() if own}
             self._database.set_facts(**{"groups of images": json.dumps(self._named)})
+
+    def of_training(
+        self, folder: Path, source: str | Path, root: Path, also: Iterable[str] = ()
+    ) -> list[str | Path]:
+        """Return the option with the groups of labelled images, and of others in `root` by name.
+
+        Their table is written into `folder`: an image without a group is its own. There is none if
+        no image has a group, or the `source` is a table with groups.
+        """
+        from hypervlad.folders.folder import scan_images  # not above: importing it takes long
+
+        try:
+            found = scan_images(source)
+        except (ValueError, OSError):  # the command says why
+            return []
+        images = dict(zip(relative_names(found.files, root), found.files, strict=True))
+        images |= {name: root / name for name in also}
+        if found.groups is not None or not self._named.keys() & images.keys():
+            return []
+        rows = ([str(path), self._named.get(name, name)] for name, path in images.items())
+        write_table(folder / GROUPS, ["path", "group"], rows)
+        return ["--groups", folder / GROUPS]
 
     def table(self, names: Iterable[str]) -> tuple[str, str]:
         """Write the table of images; return its path, and the new name of one by others.

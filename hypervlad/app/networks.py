@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,26 @@ from hypervlad.images.sample import note_found, read_sample
 from hypervlad.objects.particle import Outline, Outlines, check_same_size
 
 _FIRST = 1.0  # seconds, which the first picture has for itself
+_USUAL = 1024  # pixels, of the sides of an image
+_MAX_KEPT = 2**24  # pixels of the last images, of five bytes each; one is always kept
 _BY_OTHERS = "“Find in all images” takes what most of the others show"
+
+
+class _Opened:
+    """An image in which particles may grow."""
+
+    def __init__(self) -> None:
+        self.lock, self.grey = threading.Lock(), np.zeros((0, 0), np.float32)
+        self._field: Any = None
+
+    def prepared(self) -> Any:
+        """Return the field, with what the first particle would wait for."""
+        from hypervlad.particles.growing import GrowingField
+
+        if self._field is None:
+            self._field = GrowingField(self.grey)
+            self._field.prepare()
+        return self._field
 
 
 class Networks:
@@ -37,7 +57,8 @@ class Networks:
 
     def __init__(self) -> None:
         self._guard, self._preparing = threading.Lock(), threading.Lock()
-        self._grown: tuple[Any, Any] = None, None  # the image in which particles grew last
+        self._opened = OrderedDict[Any, _Opened]()  # images in which particles may grow
+        self._keeping = threading.Lock()
         self._wanted: tuple[Path, ReadOptions] | None = None  # an image to be prepared
         self._found = dict[tuple[Any, ...], dict[str, Any]]()  # the last previews
         self._loading = threading.Timer(_FIRST, self._load)
@@ -52,7 +73,7 @@ class Networks:
         with contextlib.suppress(BusyError), self._alone():
             from hypervlad.particles.growing import GrowingField
 
-            GrowingField(np.zeros((1, 1), np.float32)).prepare()
+            GrowingField(np.zeros((_USUAL, _USUAL), np.float32)).prepare()
 
     @contextlib.contextmanager
     def _alone(self, limit: float = MAX_WAIT) -> Iterator[None]:
@@ -71,9 +92,12 @@ class Networks:
         while self._wanted and self._preparing.acquire(blocking=False):
             try:
                 wanted, self._wanted = self._wanted, None
-                with contextlib.suppress(BusyError, ImageReadError), self._alone():
+                with contextlib.suppress(BusyError, ImageReadError):
                     if wanted is not None:  # another thread may have taken it
-                        self._field(*wanted)
+                        opened = self._open(*wanted)
+                        if self._wanted is None:  # else another image is shown by now
+                            with self._alone():
+                                opened.prepared()
             finally:
                 self._preparing.release()
 
@@ -81,20 +105,26 @@ class Networks:
         self, path: Path, options: ReadOptions, stroke: list[Any], outlines: Outlines
     ) -> Change:
         """Return what grows where a stroke begins; a ValueError says why nothing does."""
+        opened = self._open(path, options)
+        check_same_size(outlines, opened.grey, path.name)
         with self._alone():
-            field = self._field(path, options)
-            check_same_size(outlines, field.grey, path.name)
-            return grown(field.grown, stroke, outlines)
+            return grown(opened.prepared().grown, stroke, outlines)
 
-    def _field(self, path: Path, options: ReadOptions) -> Any:
-        from hypervlad.particles.growing import GrowingField
-
-        if self._grown[0] != (key := (path, file_stamp(path), options)):
-            with noted(path.name):
-                sample = read_sample(path, annotations="keep", read_options=options)
-            self._grown = key, GrowingField(sample.grey)
-            self._grown[1].prepare()
-        return self._grown[1]
+    def _open(self, path: Path, options: ReadOptions) -> _Opened:
+        """Read an image, unless it is among the last; who asks meanwhile waits for this one."""
+        key = path, file_stamp(path), options
+        with self._keeping:
+            own = self._opened.setdefault(key, _Opened())
+            self._opened.move_to_end(key)
+        with own.lock:
+            if not own.grey.size:
+                with noted(path.name):
+                    own.grey = read_sample(path, annotations="keep", read_options=options).grey
+        with self._keeping:
+            n_kept = np.cumsum([each.grey.size for each in reversed(self._opened.values())])
+            for old in [*reversed(self._opened)][max(1, int((n_kept <= _MAX_KEPT).sum())) :]:
+                del self._opened[old]
+        return own
 
     # --- previews ---------------------------------------------------------------------------------
 

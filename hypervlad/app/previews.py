@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from hypervlad.app.database import QueueError
 from hypervlad.app.particles import QueuedImage, QueuedParticle
@@ -19,16 +21,20 @@ from hypervlad.images import Micrograph, ReadOptions, read_image, read_micrograp
 from hypervlad.images.files import encode_jpeg, file_stamp
 from hypervlad.images.reading import read_named
 from hypervlad.objects.results_folder import write_tiff
+from hypervlad.pages.colours import stretch_contrast
 
 SCREEN = 1024  # pixels, of the longer side
 THUMBNAIL = 192
 WHOLE = 8192  # browsers cannot show larger images reliably
 SIDES = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
 _QUALITY = 92
+_DRAWN = 2048  # pixels, of the longer side of a picture with lines
+_RIM, _STROKE = 5, 2  # pixels of it
 _CACHE_BYTES = 64 * 2**20
 MAX_PREVIEWS = 20  # of a task that are kept
 _PART = 1024  # pixels of the image, of the sides of the part that is looked at
 _MAX_WHOLE = 1.5 * _PART**2  # pixels of an image that is looked at whole
+Line = tuple[float, float, float, float]
 _Key = tuple[QueuedImage, int, ReadOptions, tuple[int, int] | None]
 
 
@@ -52,11 +58,21 @@ class Previews:
         key = image, side, options, file_stamp(file)
         if found := self._found(key):
             return found
+        with self._slot():
+            return self._found(key) or self._cache(key, jpeg(*key[:3]))
+
+    def drawn(self, path: Path, options: ReadOptions, lines: Iterable[tuple[Line, str]]) -> bytes:
+        """Return what `with_lines` does; raise `BusyError` as `get`."""
+        with self._slot():
+            return with_lines(path, options, lines)
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
         if not self._slots.acquire(blocking=False):
             raise BusyError("other previews are being made; try again")
         try:
             with self._decoding:
-                return self._found(key) or self._cache(key, jpeg(*key[:3]))
+                yield
         finally:
             self._slots.release()
 
@@ -89,6 +105,23 @@ def jpeg(image: QueuedImage, side: int, options: ReadOptions) -> bytes:
     else:
         pixels = read_image(image, **asdict(options))
     return encode_jpeg(pixels, side, _QUALITY)
+
+
+def with_lines(path: Path, options: ReadOptions, lines: Iterable[tuple[Line, str]]) -> bytes:
+    """Return an image as JPEG, with lines in their colours: from x and y to x and y, in pixels."""
+    pixels = stretch_contrast(read_opened(path, options).pixels)
+    sides = pixels.shape[1], pixels.shape[0]
+    scale = min(_DRAWN / max(sides), max(1, SCREEN // max(sides)))
+    picture = Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).convert("RGB")
+    picture = picture.resize([max(1, round(scale * side)) for side in sides], reducing_gap=2.0)
+    draw = ImageDraw.Draw(picture)
+    # The middle of the first pixel is at 0, and in the picture half a pixel from its edge.
+    ends = [([scale * (end + 0.5) for end in line], colour) for line, colour in lines]
+    for line, _ in ends:  # so that they are seen on any ground
+        draw.line(line, "black", _RIM)
+    for line, colour in ends:
+        draw.line(line, colour, _STROKE)
+    return encode_jpeg(np.asarray(picture) / 255, WHOLE, _QUALITY)
 
 
 def read_opened(path: Path, options: ReadOptions) -> Micrograph:

@@ -166,6 +166,10 @@ class Project(Finding):
             raise UnknownError(f"there is no image {number}")
         return self._files[number - 1]
 
+    def file_named(self, name: str) -> Path:
+        """Return the image of this name."""
+        return self.file(self._names.index(name) + 1 if name in self._names else 0)
+
     def listed_files(self, kind: str) -> list[dict[str, Any]]:
         """Return what the list of a task shows of each image: its number, name, size and mark."""
         self.files()
@@ -271,7 +275,7 @@ class Project(Finding):
             yield from self._preview_with(task, image, only, Path(model), choices)
             return
         folder.mkdir(parents=True, exist_ok=True)
-        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [model], "GIVEN": []}
+        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [model], "GROUPS": []}
         given = [choices[task.given]] if choices.get(task.given) else []
         if task.given and not given and not choices.get("model"):
             given = self._given_by_marks(task, folder, marks)
@@ -282,6 +286,8 @@ class Project(Finding):
             few = _said_of_few(given, float(choices["fpr"] or USUAL_FPR))
             steps = steps[0]._replace(words=steps[0].words + few), *steps[1:]
         fill |= {"GIVEN": given, "TRAINING": ["--training", *given] if given else []}
+        if task.mark == "" and given:  # labels
+            fill["GROUPS"] = self.groups.of_training(folder, given[0], self._root)
         yield from self._steps(task, steps, fill, choices)
 
     def _preview_with(
@@ -369,8 +375,10 @@ class Project(Finding):
         marks = _with_labels(self._typed_marks("classes"), before, labels)
         listed = {each: own for each, own in marks.items() if each in before or each not in labels}
         given = choices.get("source") or self._given_by_marks(task, folder, listed)[0]
-        fill = {"IMAGES": [self._root], "FOLDER": [folder], "MODEL": [folder / MODEL]}
-        yield from self._steps(task, LEARN_AGAIN, fill | {"GIVEN": [given]}, choices)
+        fill: dict[str, list[Any]] = {"IMAGES": [self._root], "FOLDER": [folder]}
+        groups = self.groups.of_training(folder, given, self._root, labels)
+        fill |= {"MODEL": [folder / MODEL], "GIVEN": [given], "GROUPS": groups}
+        yield from self._steps(task, LEARN_AGAIN, fill, choices)
         with self._asking:  # what was marked meanwhile is not learnt
             marks = _with_labels(self._typed_marks("classes"), before, labels)
             self._note_made("classes", choices, listed | labels, marks)
@@ -460,11 +468,8 @@ class Project(Finding):
             raise QueueError(task.needs)
         if task.mark:
             return [self._root / name for name in marks]
-        groups = self.groups.named()
-        n = 3 if groups else 2  # columns
-        cells = ([self._root / name, own, groups.get(name, name)] for name, own in marks.items())
-        rows = sorted([*map(str, row[:n])] for row in cells)
-        write_table(folder / "labels.csv", ["path", "label", "group"][:n], rows)
+        rows = sorted([str(self._root / name), own] for name, own in marks.items())
+        write_table(folder / "labels.csv", ["path", "label"], rows)
         return [folder / "labels.csv"]
 
     def _with_masks(self, masks: str) -> list[Path]:

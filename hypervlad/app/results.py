@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -17,21 +20,23 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from hypervlad._version import __version__
 from hypervlad.app.database import QueueError, StaleError, UnknownError
 from hypervlad.app.exchange import Exchange
-from hypervlad.app.previews import Part
+from hypervlad.app.previews import Line, Part
 from hypervlad.app.tasks import COVERAGE, PARTICLE_FILES, PREDICTIONS, TASKS
 from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
 from hypervlad.common.limits import MAX_OUTLINES_VALUES
 from hypervlad.common.tables import read_separated, table_as_bytes
 from hypervlad.common.wording import counted, percent, printable, reason_of
-from hypervlad.images.files import is_below, path_parts
+from hypervlad.images.files import file_stamp, is_below, path_parts
 from hypervlad.objects.found_files import FIELDS, PARTICLES
 from hypervlad.objects.found_outlines import COCO
 from hypervlad.objects.polygon_files import joined_coco
+from hypervlad.objects.results_folder import read_rows
 
 #: The folder of the results of particles.
 RESULTS = "results"
 _PREVIEW = ".preview"
 _MAX_FIGURES = 30  # of which the page lists each
+_LINES = "#5ce1ff", "#ff6a13"  # as on the page of diameters: lines, and those that are left out
 # What reading a file raises that is not what a page saves.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, csv.Error)
 
@@ -95,6 +100,14 @@ class Results:
             if links := [each for each in pairs if self.file(place, each[0])]:
                 found.append((links, about))
         return found
+
+    def measured_lines(self, name: str) -> list[tuple[Line, str]]:
+        """Return the lines across fibres that were measured in an image, each with its colour."""
+        path = self.folder_of("diameters") / "places.csv"
+        lines = _measured_lines(path, file_stamp(path)).get(name)
+        if lines is None:
+            raise UnknownError(f"no diameters were measured in {name}")
+        return lines
 
     def page(self, place: str) -> str:
         """Return the page of results, which changes when they do; "" if there is none."""
@@ -171,6 +184,22 @@ def write_archive(path: Path, files: Iterable[Path], folder: Path) -> None:
     with replace_when_complete(path) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
         for file in files:
             archive.write(file, file.relative_to(folder))
+
+
+@functools.lru_cache(1)
+def _measured_lines(
+    table: Path, stamp: tuple[int, int] | None
+) -> dict[str, list[tuple[Line, str]]]:
+    """Return the lines of each image, as `cross_lines` does; those that are left out stand out."""
+    lines = defaultdict[str, list[tuple[Line, str]]](list)
+    for row in read_rows(table):
+        x, y, angle, width = (
+            float(row[name]) for name in ("x_px", "y_px", "direction_deg", "diameter_px")
+        )
+        right, down = (width / 2 * turn(math.radians(angle)) for turn in (math.sin, math.cos))
+        line = x - right, y - down, x + right, y + down
+        lines[row["path"]].append((line, _LINES[row["left_out"] == "1"]))
+    return dict(lines)
 
 
 def _only_row(table: Path) -> dict[str, str]:

@@ -431,6 +431,11 @@ def _add_tasks(
     def file_picture(token: str, size: str, item: int) -> Response:
         return _picture(previews.get(project.file(item), SIDES[size], project.read_options()))
 
+    @app.get("/<token>/diameters/places/<path:name>.png")
+    def places(token: str, name: str) -> Response:
+        lines = project.results.measured_lines(name)
+        return _picture(previews.drawn(project.file_named(name), project.read_options(), lines))
+
     def keep(kind: str, text: str, page: str) -> dict[str, Any]:
         path, damage = project.results.keep(kind, text, page)
         said = f"{path.name} is kept: “{TASKS[kind].button}” uses it"

@@ -32,8 +32,9 @@ class Choice(NamedTuple):
 class Step(NamedTuple):
     """A command, of which words in capitals are filled in, and the choices it takes.
 
-    These are IMAGES, FOLDER, MODEL, GIVEN, TRAINING, the option with GIVEN if there is any, and
-    SETS, the option for prediction sets if the model can predict any. A step is left out if it
+    These are IMAGES, FOLDER, MODEL, GIVEN, TRAINING, the option with GIVEN if there is any, GROUPS,
+    that with the groups of GIVEN if people named any, and SETS, the option for prediction sets if
+    the model can predict any. A step is left out if it
     `makes` a file that is there, or that a person has given. If one fails that `may_fail`, the
     others count, and its last lines are shown.
     """
@@ -53,7 +54,8 @@ class Task(NamedTuple):
     `page` is shown of all images, `preview`, a pattern, of one that is looked at alone: with
     `looks`, whose model was learnt before, or else with the first command: all of it or, if it is
     large, the part in view, unless the task `needs_all`. Of a table, the image itself is shown.
-    `picture` is that of one image in the results of all, with {} where its name belongs.
+    `picture` is that of one image in the results of all, with {} where its name belongs; of
+    diameters, the page draws it.
     `files` are results: their names, titles, and what is in them. `saved` are a choice, and the
     file that is its value when a person saves something on the page of results.
     """
@@ -89,7 +91,10 @@ _ALONE = f"predict MODEL IMAGES -o FOLDER/{PREDICTIONS} SETS"
 _CLASSIFY = Step("Classifying", f"{_ALONE} --page FOLDER/classified.html")
 #: With the labels of the queue that classifying has made.
 LEARN_AGAIN = (
-    Step("Learning from the labels", "review retrain FOLDER/queue --training GIVEN -o MODEL"),
+    Step(
+        "Learning from the labels",
+        "review retrain FOLDER/queue --training GIVEN -o MODEL GROUPS",
+    ),
     _CLASSIFY,
 )
 _FIGURES = "report/figure.pdf", "PDF", "report/figure.png", "PNG"
@@ -151,6 +156,7 @@ _DIAMETERS = Task(
     ),
     page="diameters.html",
     preview="diameters.html#f0",
+    picture="places/{}.png",
     saved=("leave_out", "left_out.csv"),
 )
 _WINDOW = "pixels, or with a unit: at least as long as fibres are straight"
@@ -187,7 +193,7 @@ _FPR = "share of normal images that may be called anomalous", USUAL_FPR, "number
 _LEAST = "score from which on an image is called anomalous", "learnt"
 _MASKS = "masks that are learnt: as saved on the page of results, or others. Kinds of defects that "
 _MASKS += "they do not show are found less well then"
-_LOOK = Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep threshold")
+_LOOK = Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "keep threshold groups")
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
@@ -200,6 +206,7 @@ _DEFECTS = Task(
         Choice("masks", "Corrections", "--masks={}", _MASKS, "none", "path", is_rare=True),
         Choice("threshold", "Threshold", "--threshold={}", *_LEAST, "number", (), True, True),
         Choice("fpr", "False alarms", "--set=fpr={}", *_FPR, span=(0.01, 0.3, 0.01, 0.05)),
+        _GROUPS,
         _KEEP,
     ),
     (
@@ -242,7 +249,7 @@ _CLASSES = Task(
     ),
     (
         Step(
-            *("Learning the classes", "train GIVEN -o MODEL --report FOLDER/training"),
+            *("Learning the classes", "train GIVEN -o MODEL --report FOLDER/training GROUPS"),
             makes="model.hvlad",
         ),
         _CLASSIFY,

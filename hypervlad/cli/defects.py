@@ -129,6 +129,7 @@ def score(
     output: option.FolderToWrite,
     threshold: Threshold = None,
     tile_size: TileSize = None,
+    groups: option.ComparedGroups = None,
     pixel_size: option.PixelSize = None,
     keep_annotations: option.KeepAnnotations = False,
 ) -> None:
@@ -160,6 +161,7 @@ def score(
       annotations, annotation_share
                       what was left out of the image, and its share of it
       note            what may be wrong: faults of the image
+      group           as --groups says; page and 'report' compare groups
     \b
     Columns of regions.csv, one line per region, in pixels:
       path, region    the regions of an image are numbered as on the page
@@ -183,22 +185,27 @@ def score(
     \b
     Example:
       hypervlad defects score mat.hvlad new/ -o found/
+      hypervlad defects score mat.hvlad new/ -o found/ --groups voltages.csv
     """
     from hypervlad.defects.findings_folder import TABLES, write_findings
     from hypervlad.images.errors import training_images_text
     from hypervlad.pages.facts import record_of
 
-    check_folders(output, paths, model, pixel_size, tables=TABLES)
-    files = images_in(paths, model, pixel_size)
+    check_folders(output, paths, model, groups, pixel_size, tables=TABLES)
+    files = images_in(paths, model, groups, pixel_size)
     scorer = _load(model, threshold, tile_size, own_pixel_size(pixel_size, files))
     if keep_annotations:
         scorer.set_params(annotations="keep")
     how: Any = {"made_with": record_of(model, scorer), "progress": option.common().verbose}
+    how["groups"] = groups_of(files, groups, paths)
     written = write_findings(output, scorer, files, names_of(files, paths), **how)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
         f"with {counted(written.n_regions, 'defective region')}"
     )
+    for what, ratios in written.ratios().items():
+        for ratio in ratios:
+            echo(ratio.text(what))
     if written.n_in_training:
         known = training_images_text(written.n_in_training, written.n_scored)
         their = verb(written.n_in_training, "its score is", "their scores are")

@@ -21,6 +21,7 @@ from hypervlad.images.resampling import by_rows
 from hypervlad.objects.results_folder import ResultsFolder, Row, scaled, write_png, write_tiff
 from hypervlad.pages.colours import FOUND, as_rgb
 from hypervlad.pages.facts import is_extrapolated
+from hypervlad.statistics.splits import check_groups
 
 _PICTURES = {"maps": ".tif", "masks": ".png", "overlays": ".png"}
 TABLES = "scores.csv", "regions.csv"
@@ -42,6 +43,7 @@ def write_findings(
     images: Sequence[Any],
     names: Sequence[str],
     *,
+    groups: Sequence[Any] | None = None,
     made_with: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> FindingsPage:
@@ -66,8 +68,8 @@ def write_findings(
     out_dir : path
         Made if it is missing.
     scorer : fitted PatchDefectScorer
-    images, names, made_with, progress
-        As for `write_alignment`.
+    images, names, groups, made_with, progress
+        As for `write_alignment`; groups are a column of ``scores.csv``, and compared on the page.
 
     Returns
     -------
@@ -98,6 +100,10 @@ def write_findings(
     ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv', 'scores.json']
     """
     folder, page, warning = Path(out_dir), FindingsPage(), None
+    group_of = dict[str, dict[str, str]]()  # the further cell of each image
+    if groups is not None:
+        check_groups(groups, len(names))
+        group_of = {name: {"group": str(own)} for name, own in zip(names, groups, strict=True)}
     options = scorer.encoder_.fitted_params_.read_options
     made = {"threshold": scorer.threshold_, "rule": scorer.threshold_rule_, "fpr": scorer.fpr}
     made |= {"annotations": scorer.annotations, "extrapolated": is_extrapolated(scorer)}
@@ -118,8 +124,9 @@ def write_findings(
                 _write_images(files_of(name), found, micrograph)
                 size = micrograph.pixel_size
                 regions = [_region_row(name, each, size) for each in found.regions]
-                results.add(name, _score_row(name, found, micrograph), regions, files_of(name))
-                page.add(name, found, micrograph)
+                row = {**_score_row(name, found, micrograph), **group_of.get(name, {})}
+                results.add(name, row, regions, files_of(name))
+                page.add(row, found, micrograph)
         finally:
             # Not if the first image could not be written: the disk may be full.
             if page.images or len(page.left_out) == len(names):

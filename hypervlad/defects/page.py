@@ -17,13 +17,15 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import counted, percent, verb
+from hypervlad.common.wording import capitalised, counted, note_of_copies, percent, verb
 from hypervlad.defects.displays import DetectionLimitsDisplay, score_limits
 from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
 from hypervlad.defects.findings import Finding, Region
+from hypervlad.defects.groups import GroupedImages
 from hypervlad.defects.limits import area_unit
 from hypervlad.images import Micrograph, read_image
 from hypervlad.objects.particle import Outline
+from hypervlad.objects.results_folder import Row
 from hypervlad.pages import parts
 from hypervlad.pages.colours import stretch_contrast
 from hypervlad.pages.facts import is_extrapolated, page_facts
@@ -37,6 +39,7 @@ from hypervlad.pages.numbers import (
 )
 from hypervlad.particles.displays import svg_path
 from hypervlad.statistics.classification import intervals_of_highest
+from hypervlad.statistics.groups import Ratio
 
 # The page's pictures and its table of regions
 _MAX_PICTURES, _MAX_OUTLINES = 48, 5_000_000  # images, and letters of all their outlines
@@ -65,6 +68,11 @@ _TRAIN = Markup(
 )
 _ACTION = "Mark as false alarm"
 _AT_PAGE = "find defects in all images again: the reviewed ones are learnt, too."
+_IN_GROUP = "other images in the same group."
+_OF_GROUPS = (
+    "Area and regions are means of images. Intervals are from how much the images of a group "
+    "differ: those of one sample say nothing about others."
+)
 _OF_REGIONS = (
     "The peak is the highest score of a region. Areas are those inside the outlines, and diameters "
     "those of circles of these areas. Length and breadth are the longest and the shortest extent. "
@@ -108,6 +116,7 @@ class FindingsPage:
     """
 
     images: list[ScoredImage] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # of ``scores.csv``
     left_out: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     n_in_training: int = 0
@@ -115,12 +124,13 @@ class FindingsPage:
     _regions: list[FoundRegion] = field(default_factory=list)  # those with the highest peaks
     _pictures: list[tuple[float, int, Picture]] = field(default_factory=list)
 
-    def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
-        place, size = len(self.images), micrograph.pixel_size
+    def add(self, row: Row, found: Finding, micrograph: Micrograph) -> None:
+        name, place, size = row["path"], len(self.images), micrograph.pixel_size
         share, n = found.area_fraction, len(found.regions)
         self.n_in_training += found.in_training
         cells = ((percent(share), share), (str(n), n))
         self.images.append(ScoredImage(name, found.score, found.is_defective, cells))
+        self.rows.append(row)
         self.n_regions += n
         # Regions have masks, so not those of all images are kept.
         own = (FoundRegion(place, k, each, size) for k, each in enumerate(found.regions, start=1))
@@ -140,6 +150,10 @@ class FindingsPage:
     @property
     def n_anomalous(self) -> int:
         return sum(image.is_called for image in self.images)
+
+    def ratios(self) -> dict[str, list[Ratio]]:
+        """Return by what factors groups differ, by what differs."""
+        return GroupedImages.of(self.rows).ratios()
 
     def pictures(self) -> list[Picture]:
         """Return the images with the highest scores, in order: fewer if outlines are long."""
@@ -172,6 +186,7 @@ class FindingsPage:
             warning and parts.warning("Check the threshold", f"{warning}."),
             is_extrapolated(scorer) and parts.warning("A guess", _GUESS),
             parts.section("Scores and threshold", _OF_SCORES, _chart(groups, threshold)),
+            _groups_section(GroupedImages.of(self.rows)),
             self._regions_section(pictures),
             parts.section(
                 "Pictures",
@@ -225,6 +240,21 @@ class FindingsPage:
         )
         some *= len(rows) < self.n_regions
         return parts.section("Regions", some + _OF_REGIONS + _OF_INTERVALS * are_measured, sheet)
+
+
+def _groups_section(grouped: GroupedImages) -> parts.Section | None:
+    """Return what groups have of defects, and how they differ; nothing without several groups."""
+    rows = []
+    for name, own in grouped.groups.items():
+        rows.append([name, thousands(own.n_images)])
+        for (value, *ends), unit in ((own.called, " %"), (own.area, " %"), (own.regions, "")):
+            rows[-1] += [number_text(value) + unit, interval_text(*ends)]
+    header = ["Group", "Images"]
+    for title in ("Called anomalous", "Defective area", "Regions per image"):
+        header += [title, "95 % interval"]
+    copies = grouped.copies and capitalised(note_of_copies(grouped.copies, _IN_GROUP))
+    shown = parts.Table(header, rows), copies, _OF_GROUPS, *parts.ratios(grouped.ratios())
+    return parts.section("Groups", *shown) if rows else None
 
 
 def _too_good(n_in_training: int) -> parts.Part:

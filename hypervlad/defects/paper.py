@@ -8,67 +8,75 @@ import numpy as np
 
 from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent
 from hypervlad.defects.findings_folder import TABLES
-from hypervlad.objects.results_folder import copies_among, made_with, read_results
+from hypervlad.defects.groups import Defects, GroupedImages
+from hypervlad.objects.results_folder import made_with, read_results
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
 from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample
 
+_MEAN_AREA = "defective share of the area, mean of images"
+_OF_NUMBER = f"{paper.OF_MEAN}; at least as wide as a Poisson interval"
 _NO_SIZE = "No image with regions states its pixel size; areas are comparable at one magnification"
 
 
 def defects_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe scores of images, and areas of defective regions."""
     by = paper.check_weight(weight, "number", "area")
-    tables = read_results(*(folder / name for name in TABLES))
-    copies = copies_among(tables[0])
-    rows, known = ([each for each in own if each["path"] not in copies] for own in tables)
-    scores, shares, numbers = (
-        np.array([float(row[name]) for row in rows])
-        for name in ("score", "area_fraction", "n_regions")
-    )
+    every, of_regions = read_results(*(folder / name for name in TABLES))
+    grouped = GroupedImages.of(every)
+    rows = grouped.rows[""]
     column, unit, size, lacking = "area", "px²", None, _NO_SIZE
-    if any(row["area_um2"] for row in known or rows):
+    if any(row["area_um2"] for row in of_regions or rows):
         column, unit, size = "area_um2", "µm²", "as the files or --pixel-size state"
         unknown = [row["path"] for row in rows if not row["area_um2"]]
         lacking = note_of_unscaled(unknown, f"be in areas; {paper.give_sizes()}") if unknown else ""
-    regions = [row for row in known if row[column]]
-    areas = np.array([float(row[column]) for row in regions])
-    names = np.array([row["path"] for row in regions])
-    sample = Sample(areas, areas if by == "area" else areas**0, names)
-    of = f"{counted(len(areas), 'region')}, {counted(sample.n_groups, 'image')}"
-    regions_drawn = paper.Histogram("", sample, of, "image", thing="region")
-    is_called = np.array([row["called"] == "anomalous" for row in rows])
-    n, n_called, limit = len(rows), int(is_called.sum()), float(rows[0]["threshold"])
-    share, number, drawn = (Sample.of(each) for each in (100 * shares, numbers, scores))
-    of_called = (100 * each for each in drawn.share(is_called))
-    results = [
-        Result("images scored", n),
-        Result("threshold of the score", limit),
-        Result.of("images called anomalous", of_called, "%", paper.OF_SHARE),
-        Result.of("defective share of the area, mean of images", share.mean(), "%", paper.OF_MEAN),
-        Result.of("defective regions per image, mean", number.mean(), "", paper.OF_MEAN),
-        Result("defective regions", len(known)),
-        *regions_drawn.results("area of regions", unit),
-        Result("pixel size", size, source=lacking),
-    ]
+    n, limit = len(rows), float(rows[0]["threshold"])
+    n_called = sum(row["called"] == "anomalous" for row in rows)
+    results, drawn, scores_drawn = list[Result](), list[paper.Histogram](), list[paper.Histogram]()
+    for name, own in grouped.rows.items():
+        found, paths = Defects.of(own), {row["path"] for row in own}
+        known = [row for row in of_regions if row["path"] in paths]
+        regions = [row for row in known if row[column]]
+        areas = np.array([float(row[column]) for row in regions])
+        images = np.array([row["path"] for row in regions])
+        sample = Sample(areas, areas if by == "area" else areas**0, images)
+        of = f"{counted(len(areas), 'region')}, {counted(sample.n_groups, 'image')}"
+        drawn.append(paper.Histogram(name, sample, of, "image", thing="region"))
+        scores = Sample.of(np.array([float(row["score"]) for row in own]))
+        scores_drawn.append(paper.Histogram(name, scores, counted(len(own), "image")))
+        results += [
+            Result("images scored", len(own), group=name),
+            Result.of("images called anomalous", found.called, "%", paper.OF_SHARE, name),
+            Result.of(_MEAN_AREA, found.area, "%", paper.OF_MEAN, name),
+            Result.of("defective regions per image, mean", found.regions, "", _OF_NUMBER, name),
+            Result("defective regions", len(known), group=name),
+            *drawn[-1].results("area of regions", unit),
+        ]
+    results.insert(1, Result("threshold of the score", limit))
+    results.append(Result("pixel size", size, source=lacking))
     what = "regions" if by == "number" else "area of regions"
-    caption = f"Areas of {of}, weighted by {by}."
+    caption = f"Areas of {drawn[0].counts}, weighted by {by}."
     of_scores = (
         f"Scores of {counted(n, 'image')}; those from the threshold on are called anomalous."
     )
-    scores_drawn = paper.Histogram("", drawn, counted(n, "image"))
     line = limit, f"threshold {number_text(limit)}: {n_called} called anomalous"
     figures = [
-        paper.Figure("area of defective regions", unit, what, [regions_drawn], caption),
-        paper.Figure("anomaly score", "", "images", [scores_drawn], of_scores, limit=line),
+        paper.Figure("area of defective regions", unit, what, drawn[1:] or drawn, caption),
+        paper.Figure(
+            *("anomaly score", "", "images", scores_drawn[1:] or scores_drawn, of_scores),
+            limit=line,
+        ),
     ]
     made, model, rule, held_out = made_with(folder / TABLES[0]), "", "", ""
     notes = ["name the model that scored the images, and its fpr, which the folder does not"]
     if "model" in made:
         model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
         held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
-    notes += [note_of_copies(copies)] * bool(copies)
+    notes += [note_of_copies(grouped.copies)] * bool(grouped.copies)
+    if grouped.copies_between:
+        only = note_of_copies(grouped.copies_between, "images in other groups")
+        notes.append(f"all groups together are counted {only}")
     notes += paper.notes_of(made, rows)
     notes += [lacking] * bool(size and lacking)
     is_any = any(row["annotations"] for row in rows)
@@ -77,7 +85,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
     if made.get("extrapolated"):
         notes.append("the threshold is a guess: it is extrapolated from too few defect-free images")
-    most = [float(row["area_high"]) / float(row["area"]) for row in regions if row["area_high"]]
+    most = [float(row["area_high"]) / float(row["area"]) for row in of_regions if row["area_high"]]
     of_areas = (
         " By synthetic defects, a defect may be far smaller than its region, or up to "
         f"{number_text(float(np.median(most or 1)))} times as large; intervals do not contain this."

@@ -135,7 +135,11 @@ def write_diameter_page(
         ),
         parts.section(
             "Image by image",
-            parts.Sheet.of("Images", header, list(map(_row, measured)), file="diameters.csv"),
+            parts.Sheet.of(
+                *("Images", header, list(map(_row, measured))),
+                links=[f"#f{n}" * (n in shown) for n in range(len(measured))],
+                file="diameters.csv",
+            ),
         ),
         parts.section(
             "Not measured",

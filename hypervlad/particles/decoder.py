@@ -465,16 +465,19 @@ def parts_of(
     min_part: int,
     edge: int = _EDGE,
     least: float = 0.0,
+    at: BoolMap | None = None,
 ) -> NDArray[np.int32]:
     """Label the parts of `min_part` pixels of fields (4, H, W) with maxima of depth of their own.
 
     Left out are connected ones of which no `min_area` pixels have a mean probability of `least` and
-    one of background below `edge`, in 255 steps.
+    one of background below `edge`, in 255 steps, and those that have none of the pixels `at`.
     """
     background, mask = fields[0], fields[0] < BRIDGE
     partition = by_depth(partial(particle_depth, fields), mask, separation)
 
     def likely(window: Window, inside: BoolMap) -> LabelMap:
+        if at is not None and not (at[window] & inside).any():
+            return np.zeros(inside.shape, np.int32)
         # No part is more probable than the component's most probable pixels.
         values = np.sort(background[window][inside])[:min_area]
         is_likely = len(values) == min_area and values[-1] < edge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from hypervlad.particles.decoder import brightness_of, parts_of
 from hypervlad.particles.scales import finder_network
 
 _HALF = 128  # pixels to each side of the point that are looked at, on each scale
+_WINDOW = 2 * _HALF
 _FRAME = 8  # pixels of what is looked at, in which no particle may end: there is more beyond
 _SEPARATIONS = 0.95, 0.6  # of the parts among which the particle may be
 _LEVELS = 80, 128, 190  # of 255: probability of background where it may end
@@ -51,6 +52,7 @@ class GrowingField:
     """An image in which particles grow from points, or from strokes in them."""
 
     grey: NDArray[np.float32]  # (H, W)
+    _fields_of: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def _brightness(self) -> tuple[float, float]:
@@ -65,8 +67,11 @@ class GrowingField:
 
     def prepare(self) -> None:
         """Do beforehand what the first particle would wait for, of the image and of networks."""
-        corner = np.zeros((1, 2), np.intp)
-        [*self._regions(self._smaller[-1], 1, corner, lambda box: np.zeros((box[2], box[3]), bool))]
+        for grey in self._smaller:
+            if max(grey.shape) <= _WINDOW:
+                self._kept(grey, 1), self._kept(grey, -1)
+            else:
+                _warm_up(min(_WINDOW, grey.shape[0]), min(_WINDOW, grey.shape[1]))
 
     def grown(
         self,
@@ -83,9 +88,10 @@ class GrowingField:
         bottom, right) that other outlines have. A ValueError if there is no such region.
         """
         regions = list[_Region]()
+        contrast = abs(float(np.median(self.grey[tuple(at.T)])) - self._brightness[0])
         for n_halved, grey in enumerate(self._smaller):
             if not any(each.quality >= _SURE for each in regions):
-                regions += self._regions(grey, 2**n_halved, at, taken)
+                regions += self._regions(grey, 2**n_halved, at, taken, contrast)
         found = list[Outline]()
         for each in sorted(regions, key=lambda each: -each.quality):
             if each.quality < _MIN_QUALITY or len(found) == _MAX_CHOICES:
@@ -98,27 +104,52 @@ class GrowingField:
         known = [before is not None and _shared(each, before) > _SAME for each in found]
         return found[(known.index(True) + 1) % len(found) if any(known) else 0]
 
+    def _kept(
+        self, grey: NDArray[np.float32], sign: int, contrast: float = 0.0
+    ) -> NDArray[np.uint8]:
+        """Return the fields of a whole scale, which every particle needs."""
+        if contrast > self._brightness[1]:
+            return self._fields(grey, sign, contrast)
+        key = *grey.shape, sign
+        if key not in self._fields_of:
+            self._fields_of[key] = self._fields(grey, sign, contrast)
+        return self._fields_of[key]
+
+    def _fields(self, grey: NDArray[np.float32], sign: int, contrast: float) -> NDArray[np.uint8]:
+        """Return fields, scaled by the contrast where particles cover too little for the range."""
+        middle, range_ = self._brightness
+        with usual_torch():
+            brightness = middle, max(range_, contrast)
+            return finder_network().fields(grey, _WINDOW, sign < 0, brightness)
+
     def _regions(
         self,
         grey: NDArray[np.float32],
         shrinking: int,
         at: Pixels,
         taken: Callable[[Box], Mask],
+        contrast: float,
     ) -> Iterator[_Region]:
         """Return regions that the pixels are in, of one scale."""
         at = np.minimum(at // shrinking, np.array(grey.shape) - 1)
         here = ((at.min(axis=0) + at.max(axis=0)) // 2).tolist()
-        top, left = (max(0, p - _HALF) for p in here)
-        bottom, right = (min(s, p + _HALF) for s, p in zip(grey.shape, here, strict=True))
+        # All windows of an image have one size: the first of each size takes longer.
+        height, width = (min(_WINDOW, side) for side in grey.shape)
+        top, left = (
+            min(max(0, p - _HALF), whole - own)
+            for p, whole, own in zip(here, grey.shape, (height, width), strict=True)
+        )
+        bottom, right = top + height, left + width
         at = at - (top, left)
-        if (at < 0).any() or (at >= (bottom - top, right - left)).any():
+        if (at < 0).any() or (at >= (height, width)).any():
             return
         rows, columns = line = tuple(at.T)
         # A particle that the box cuts is seen whole on a smaller scale.
-        cut = np.zeros((bottom - top, right - left), bool)
+        cut = np.zeros((height, width), bool)
         cut[: _FRAME * (top > 0)] = cut[len(cut) - _FRAME * (bottom < len(grey)) :] = True
         cut[:, : _FRAME * (left > 0)] = True
         cut[:, cut.shape[1] - _FRAME * (right < grey.shape[1]) :] = True
+        fields_of = self._kept if grey.shape == (height, width) else self._fields
         grey = grey[top:bottom, left:right]
         box = tuple(shrinking * side for side in (top, left, bottom, right))
         free = ~taken(box)[::shrinking, ::shrinking]
@@ -129,11 +160,10 @@ class GrowingField:
         on_line[line] = True
         near = ndimage.binary_dilation(on_line, np.ones((2 * _SEED + 1,) * 2))
         for sign in (1, -1):
-            with usual_torch():
-                fields = finder_network().fields(grey, 2 * _HALF, sign < 0, self._brightness)
+            fields = fields_of(grey, sign, contrast)
             masks = [
                 np.isin(parts, own) & (fields[0] < level)
-                for parts in (parts_of(fields, each, 4, 4) for each in _SEPARATIONS)
+                for parts in (parts_of(fields, each, 4, 4, at=on_line) for each in _SEPARATIONS)
                 if (own := np.setdiff1d(parts[line], 0)).size
                 for level in _LEVELS
             ]
@@ -161,6 +191,13 @@ class GrowingField:
                     for side, first in ((down, top), (across, left))
                 )
                 yield _Region(quality, (down, across), filled, shrinking)
+
+
+@functools.cache
+def _warm_up(height: int, width: int) -> None:
+    """Let the network find out how to compute windows of this size, once."""
+    with usual_torch():
+        finder_network().fields(np.zeros((height, width), np.float32), _WINDOW, False, (0.0, 1.0))
 
 
 def _in_full_size(

@@ -68,10 +68,11 @@ class Ratio(NamedTuple):
             n_known = sum(bool(np.isfinite(each[1:]).any()) for each in logs.values())
             factor = -ndtri((1 - LEVEL) / 2 / max(math.comb(n_known, 2), 1)) / NORMAL_FACTOR
             (best, low, high), (best_other, low_other, high_other) = logs[one], logs[other]
-            below = factor * np.hypot(best - low, high_other - best_other)
-            above = factor * np.hypot(high - best, best_other - low_other)
+            # Not by hypot, for which an infinite distance is longer than one that is not known.
+            below = factor * math.sqrt((best - low) ** 2 + (high_other - best_other) ** 2)
+            above = factor * math.sqrt((high - best) ** 2 + (best_other - low_other) ** 2)
             value, *ends = map(float, np.exp(best - best_other + np.array([0, -below, above])))
-        return cls(one, other, value, Interval(*ends))
+        return cls(one, other, value, Interval(*(math.nan if e == math.inf else e for e in ends)))
 
     @property
     def verdict(self) -> str:
@@ -81,7 +82,7 @@ class Ratio(NamedTuple):
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
             return "they differ"
-        is_known = not math.isnan(low + high)
+        is_known = not (math.isnan(low) and math.isnan(high))  # one end may be open
         return "no difference shown" if is_known else "two samples of each are needed, or more"
 
     def text(self, what: str) -> str:

@@ -95,8 +95,14 @@ def test_outlines_are_corrected_with_the_pointer_and_keys(editor: Editor) -> Non
     assert editor.text("chosen") == "2 outlines chosen"
     ring = "[[0, 0, 9, 0, 9, 9, 0, 9], [3, 3, 3, 6, 6, 6, 6, 3]]"
     editor.run(f"shapes.set(9, {{label: 9, area: 72, rings: {ring}, ...pathOf({ring})}})")
-    assert editor.run("return outlineAt([4, 4]).label") == 9, "in its hole"
-    editor.run("shapes.delete(9)")
+    assert editor.run("return outlinesAt([4, 4])[0].label") == 9, "in its hole"
+    editor.run("shapes.set(8, {...shapes.get(9), label: 8, area: 73}); selected.clear()")
+    beneath = []
+    for is_more in (False, True, True, True):
+        editor.click(1.5, 1.5, shift=is_more)
+        beneath.append(editor.run("return [...selected]"))
+    assert beneath == [[9], [9, 8], [8], []]
+    editor.run("shapes.delete(8); shapes.delete(9)")
     assert "mark it as done" in editor.find("learn").get_attribute("title")
     first = "const one = document.createElement('p'); update(one, '<b>1</b> of <i>2</i>'); "
     kept = f"{first}const [kept] = one.children; update(one, '<b>2</b> of <i>2</i><u>3</u>'); "
@@ -343,7 +349,14 @@ def test_fibres_are_measured_without_a_shell(browser: Any, serve: Any, tmp_path:
     page.find("#choices .primary", "css selector").click()
     page.until(lambda: page.text("status") == "All diameters are measured.")
     assert "All of these, ZIP" in page.text("files")
+    browser.find_elements("css selector", "#list .row")[1].click()
+    page.until(lambda: page.find("picture").get_attribute("src").endswith("/places/1.tif.png"))
+    page.until(lambda: browser.execute_script("return picture.naturalWidth") == 960)
+    page.picture("diameters_of_image")
+    page.find("result").click()
     browser.switch_to.frame("frame")
+    browser.execute_script("document.querySelectorAll('.rows a')[1].click()")
+    page.until(lambda: browser.execute_script("return location.hash") == "#f1")
     body = browser.find_element("tag name", "body")
     page.until(lambda: "nm: median of 2 images, 95 % interval" in body.text)
     (left_out := results / "diameters_left_out.csv").symlink_to(tmp_path / "elsewhere")

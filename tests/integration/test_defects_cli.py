@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,39 @@ def test_a_report_counts_copies_once_and_leaves_out_areas_of_unknown_size(model,
         *("2", pytest.approx(np.mean(areas), rel=1e-4)),
     )
     assert "letters were looked for, and none was found" in (paper / "methods.txt").read_text()
+
+
+def test_groups_are_compared_each_copy_once(model, folder, tmp_path):
+    images = tmp_path / "in"
+    for i in range(4):
+        save(images / f"fine{i}.png", surface(50 + i))
+        for group in "pq"[: 1 + (i == 0)]:  # the first is in both
+            save(images / f"{group}{i}.png", blotted(100 + i, (12, 20))[0])
+    shutil.copy(images / "p1.png", images / "p9.png")
+    names = sorted(each.name for each in images.iterdir())
+    table, out = tmp_path / "groups.csv", tmp_path / "out"
+    table.write_text("path,group\n" + "".join(f"{name},{name[0]}\n" for name in names))
+    said = run("defects", "score", model, images, "-o", out, "--groups", table, "--quiet").stdout
+    rows = rows_of(out / "scores.csv")
+    assert {row["path"][0]: row["group"] for row in rows} == {"f": "f", "p": "p", "q": "q"}
+    own = [row for row in rows if row["group"] == "p" and row["path"] != "p9.png"]
+    mean = 100 * np.mean([float(row["area_fraction"]) for row in own])
+    assert re.search(r"defective area of p over f: .* \(95 % from .*\): they differ", said)
+    assert re.search(r"defective area of q over p: \S+: two samples of each are needed", said)
+    notes = run("report", out, "-o", tmp_path / "paper", "--quiet").stdout
+    assert "without p9.png, a copy of other images" in notes
+    assert "all groups together are counted without q0.png, a copy of images in other" in notes
+    results = rows_of(tmp_path / "paper" / "results.csv")
+    shown = {(row["group"], row["quantity"]): row for row in results}
+    counts = {group: shown[group, "images scored"]["value"] for group, _ in shown if group}
+    assert (counts, shown["", "images scored"]["value"]) == ({"f": "4", "p": "4", "q": "1"}, "8")
+    area = shown["p", "defective share of the area, mean of images"]
+    assert float(area["value"]) == pytest.approx(mean)
+    assert float(area["low"]) < mean < float(area["high"])
+    assert shown["q", "defective regions per image, mean"]["low"] == "", "of one image"
+    pages = [Path(each, "report.html").read_text("utf-8") for each in (out, tmp_path / "paper")]
+    assert all(f'<td class="number">{float(area["value"]):.3g} %</td>' in each for each in pages)
+    assert "Without p9.png, a copy of other images in the same group." in pages[0]
 
 
 def test_a_page_of_how_maps_compare_with_masks(model, folder, tmp_path):

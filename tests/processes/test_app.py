@@ -25,6 +25,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support import commands
+from support.commands import rows_of
 from support.forked_commands import fork_commands
 from support.found_fields import SHAPE, App, find_in_images, write_found
 from support.review_queues import Judging
@@ -112,6 +113,33 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
         body = app.body(action, labels=labels, stroke=np.ravel(stroke).tolist())
         answer = app.send("edit", body)
         assert (answer.status, words in answer.body.decode()) == (400, True), wrong
+
+
+def log_images_that_are_opened(log: Path) -> None:
+    fork_commands()
+    opened = Path.open
+
+    def logged(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.suffix == ".png":
+            with opened(log, "a") as stream:
+                stream.write("1")
+        return opened(path, *arguments, **options)
+
+    Path.open = logged  # type: ignore[assignment]
+
+
+def test_what_grows_in_one_of_the_last_images_does_not_wait_for_reading(
+    start: Start, tmp_path: Path
+) -> None:
+    app = start(before=partial(log_images_that_are_opened, log := tmp_path / "opened"))
+    wait_until(lambda: not app.post("images")["is_reading"], "the images")
+    n_opened = []
+    for image, x in ((1, 45), (2, 45), (1, 115), (2, 115)):
+        app.image(image)
+        before = log.read_text()
+        app.edit("grow", [], [x, 35], image=image)
+        n_opened.append(len(log.read_text()) - len(before))
+    assert n_opened == [1, 1, 0, 0]
 
 
 def test_edits_are_counted_those_of_done_images_learnt_and_found_ones_kept(start: Start) -> None:
@@ -440,6 +468,7 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
     done = app.ended("diameters", **dict(sorted(body.items())))
     assert done["task"]["state"] == "done", done["task"]
     assert not (results / "diameters-1").exists(), "the same choices"
+    assert app.send("diameters/places/c.png.png").status == 404, "which cannot be read"
     answer = app.send("diameters/diameters.html")
     policy = answer.headers["Content-Security-Policy"] or ""  # it asks about unsaved marks
     assert (policy[:21], "allow-modals" in policy) == ("sandbox allow-scripts", True)
@@ -471,7 +500,9 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(
     queue.close()
     app = start(images)
     app.post("mark_file/classes", image="2:b.png", word="cube")
+    app.post("group", images='["a.png", "b.png"]', group="1")
     assert app.ended("learn_again")["task"]["state"] == "failed", "the queue has no model"
+    assert grouped_in(folder.parent) == {"a.png": "1", "b.png": "1"}, "one of them in the queue"
     marked = (folder.parent / "labels.csv").read_text().splitlines()[1:]
     assert marked == [f"{images / 'b.png'},cube"], "the queue has the others"
     own = dict.fromkeys(("source", "model", "only"), "")
@@ -501,10 +532,20 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(
     assert not json.loads(path.read_text())["images"], "nothing is reviewed any more"
     assert app.send("keep/defects", {"text": "{}", "page": "x"}).status == 409, "of before"
     assert b"defects_masks.json" in app.send("defects.html").body
+    (tmp_path / "l.csv").write_text("path,label\nfields/a.png,cube\nfields/b.png,rod\n")
+    said = app.ended("classes", **own | {"source": "../l.csv"}, image="1:a.png")["task"]["lines"]
+    assert grouped_in(folder.parent) == {"a.png": "1", "b.png": "1"}, "of sorted images, too"
+    assert "that takes a class with images of two groups" in said[-1], "they reach training"
     shutil.copytree(images, tmp_path / "sorted" / "cube")
     app.ended("classes", **own | {"source": "../sorted"}, image="1:a.png")
+    assert not (folder.parent / "groups.csv").exists(), "none of these has one"
     assert b"cube/b.png" in app.send("sizes.html").body, "a size can be given"
     assert b"cube/b.png" not in app.send("classes.html").body
+
+
+def grouped_in(classes: Path) -> dict[str, str]:
+    rows = rows_of(classes / "groups.csv")
+    return {Path(row["path"]).name: row["group"] for row in rows}
 
 
 def end_at_once() -> None:

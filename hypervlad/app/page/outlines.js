@@ -212,11 +212,12 @@ function finish() {
 
 const scratch = document.createElement("canvas").getContext("2d");
 
-// The smallest outline around a point of the image, else the smallest with a hole there.
-function outlineAt([x, y]) {
+// The outlines around a point of the image, the smallest first, else the smallest with a hole there.
+function outlinesAt([x, y]) {
   const isIn = (path) => scratch.isPointInPath(path, x, y, "evenodd");
   const near = [...shapes.values()].filter(({ box }) => x >= box[0] && x <= box[2] && y >= box[1] && y <= box[3]).sort((a, b) => a.area - b.area);
-  return near.find(({ path }) => isIn(path)) ?? near.find(({ rings }) => rings.some((ring) => isIn(pathOf([ring]).path))) ?? null;
+  const around = near.filter(({ path }) => isIn(path));
+  return around.length ? around : near.filter(({ rings }) => rings.some((ring) => isIn(pathOf([ring]).path))).slice(0, 1);
 }
 
 function chooseWithin([x, y], [otherX, otherY]) { // all outlines that lie in a rectangle
@@ -227,12 +228,12 @@ function chooseWithin([x, y], [otherX, otherY]) { // all outlines that lie in a 
   showAll();
 }
 
-function choose(found, isMore) {
-  const was = found && selected.has(found.label);
+// Of outlines that overlap, the first; with Shift, one more each time, and once the last is chosen, one less.
+function choose(here, isMore) {
   if (!isMore) selected.clear();
-  if (found && isMore && was) selected.delete(found.label);
-  else if (found) selected.add(found.label);
-  if (found) say(wordsOf(found));
+  const isChosen = ({ label }) => selected.has(label);
+  const found = here.slice(-1).some(isChosen) ? here.find(isChosen) : here.find((each) => !isChosen(each));
+  if (found) { say(wordsOf(found)); if (!selected.delete(found.label)) selected.add(found.label); }
   showAll();
 }
 
@@ -382,9 +383,8 @@ stage.onpointermove = (event) => {
 
 stage.onpointerup = (event) => {
   if (!pointers.delete(event.pointerId)) return;
-  if (drag?.from && !drag.moved && !event.button) {
-    choose(outlineAt(pixelAt(event)), event.shiftKey || event.ctrlKey || event.pointerType === "touch");
-  } else if (drag?.to) chooseWithin(drag.corner, pixelAt(event));
+  if (drag?.from && !drag.moved && !event.button) choose(outlinesAt(pixelAt(event)), event.shiftKey || event.ctrlKey || event.pointerType === "touch");
+  else if (drag?.to) chooseWithin(drag.corner, pixelAt(event));
   else if (stroke) { addPoint(pixelAt(event)); finish(); }
   if (!pointers.size) drag = null;
 };
@@ -408,14 +408,14 @@ function moveCross(key, isFine) {
   cross = moved(cross ?? middle(), key, isFine);
   if (stroke) addPoint(cross);
   bringIntoView(cross);
-  const under = outlineAt(cross);
+  const [under] = outlinesAt(cross);
   say(under ? wordsOf(under) : "background");
   draw();
 }
 
 function useCross() {
   if (!cross) { moveCross("", false); return; }
-  if (tool === "select") choose(outlineAt(cross), true);
+  if (tool === "select") choose(outlinesAt(cross), true);
   else if (stroke) finish();
   else { stroke = [[...cross]]; if (tool === "grow") finish(); else say("the pen is down: arrow keys draw, Space ends, Escape gives up"); draw(); }
 }
