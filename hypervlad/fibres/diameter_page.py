@@ -19,7 +19,7 @@ from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, cr
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import without_places
 from hypervlad.images import ReadOptions
-from hypervlad.images.reading import read_named
+from hypervlad.images.reading import image_name, read_named
 from hypervlad.objects.results_folder import ResultsFolder
 from hypervlad.pages import parts
 from hypervlad.pages.base import evenly_spaced
@@ -234,7 +234,7 @@ def _row(image: MeasuredImage) -> list[Any]:
 
 def _field(number: int, image: MeasuredImage, options: ReadOptions) -> parts.Field:
     found, kept, key = image.found, image.kept, f"f{number}"
-    pixels = read_named(image.source, options, image.name, with_digest=False).pixels
+    pixels = read_named(image.source, options, image_name(image.source), with_digest=False).pixels
     ends = np.round(2 * cross_lines(found, image.pixel_size) + 1, 2).tolist()  # in half pixels
     median = f"median {number_text(kept.median)} {kept.unit}, "
     places = f"{counted(len(kept.diameters), 'place')}; "

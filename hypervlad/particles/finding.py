@@ -197,7 +197,8 @@ def _described(
         n_beside = max(n_beside, drop_hidden(labels, sample, scales.min_area))
     if labels.any():
         doubts = scales.facts(known, labels, sample.mask) | {"missed": missed}
-        doubts["soft"], note_of_edges = to_soft_edges(sample.grey, labels, known)
+        of_edges, note_of_edges = to_soft_edges(sample.grey, labels, known)
+        doubts |= of_edges
         labels[~sample.mask] = 0
         note = joined_notes([note, note_of_missed, note_of_edges])
     found = Outlines.of_labels(labels)

@@ -7,6 +7,7 @@ compared with blurred models, whose radii are those of the particles.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -39,6 +40,14 @@ _GOOD, _MAX_REST, _BETTER, _ALIKE = 0.018, 0.05, 1.3, 0.009
 _MAYBE = 1.05  # times more of discs, from which on it is uncertain
 _NOTED = 1.1  # times as wide: what may be that much too small is mentioned
 _SMOOTHING = 2.0  # of the logarithms of radii, in groups
+_GAP = 5  # groups between small and large particles, whose edges may be of other kinds
+# Where a fringe is, in radii, and how pale, over the contrast, if it is mentioned: in focus, up to
+# 0.03. How many times that, as a logarithm, particles may be smaller: out of focus, up to 3.
+_NEAR_EDGES, _MIN_FRINGE, _OF_FRINGE = (1.0, 1.6), 0.05, 3.0
+_FRINGE_NOTE = (
+    "a pale fringe surrounds the particles, as in transmission out of focus, or after sharpening: "
+    "they may be smaller than their outlines, which their range contains"
+)
 _NOTE = (
     "contrast fades towards the edges as that of spheres in transmission, or of other particles "
     "that are thin there: outlines are where the thickness falls to zero, {:.3g} times as wide as "
@@ -57,6 +66,29 @@ class _Profiles(NamedTuple):
     values: FloatArray
     weights: FloatArray  # as many pixels, times squares of contrast
 
+    def by_size(self) -> list[tuple[_Profiles, float]]:
+        """Return those of all sizes, or of small and large ones apart, and from which group on.
+
+        Large ones may be saturated, and look flat, where small ones of the same kind do not.
+        """
+        gaps = np.diff(self.groups)
+        found, at = [(self, -np.inf)], int(gaps.argmax()) + 1 if len(gaps) else 0
+        if at and gaps[at - 1] >= _GAP:
+            groups, values, weights = self
+            small, large = (
+                _Profiles(groups[part], values[part], weights[part])
+                for part in (slice(at), slice(at, None))
+            )
+            found = [(small, -np.inf), (large, self.groups[at - 1 : at + 1].mean())]
+        return found
+
+    def fringe(self) -> float:
+        """Return by how much of the contrast the brightness beyond edges is below the ground's."""
+        mean = (self.values * self.weights).sum(axis=0) / self.weights.sum(axis=0).clip(1e-12)
+        low, high = _NEAR_EDGES
+        fringe = -float(mean[(low < _AT) & (high > _AT)].min())
+        return fringe if fringe > _MIN_FRINGE else 0.0
+
 
 class _Fit(NamedTuple):
     """The best of some models: its residual, radii over those found, (n,), and blur in pixels."""
@@ -66,37 +98,69 @@ class _Fit(NamedTuple):
     blur: float
 
 
-def to_soft_edges(grey: NDArray[np.float32], labels: LabelMap, polarity: str) -> tuple[float, str]:
+class _Edges(NamedTuple):
+    """Edges of particles: their kind, radii over those found, (n,), and what is uncertain."""
+
+    kind: str
+    radii: FloatArray
+    doubt: float  # by how much they may be too small still, as a logarithm
+    note: str
+
+
+def to_soft_edges(
+    grey: NDArray[np.float32], labels: LabelMap, polarity: str
+) -> tuple[dict[str, float], str]:
     """Put outlines, in place, where soft edges end, if mean profiles tell that.
 
-    Return by how much they may still be too small, as a logarithm, and a note.
+    Return by how much they may still be too small, and too large, as logarithms, and a note.
     """
-    numbers = 1 + np.argsort(-areas_of(labels, int(labels.max(initial=0)))[1:], kind="stable")
+    areas = areas_of(labels, int(labels.max(initial=0)))
+    numbers = 1 + np.argsort(-areas[1:], kind="stable")
     numbers = numbers[:: max(1, -(-len(numbers) // _MAX_PARTICLES))]
     profiles = _profiles(grey, labels, 1 if polarity == "bright" else -1, numbers)
-    fits = _fits(profiles)
-    if not fits:
-        return 0.0, ""
+    if not len(profiles.groups):
+        return {}, ""
+    logs = np.log(np.sqrt(areas[1:] / np.pi).clip(1)) / np.log(_RATIO)
+    ratios, soft, notes = np.ones(len(logs)), 0.0, list[str]()
+    parts = profiles.by_size()
+    kinds = {_soft_edges(own).kind for own, _ in parts} - {"flat"}
+    for own, least in parts:
+        _, radii, wide, note = _soft_edges(own, kinds)
+        of_size = logs >= least
+        ratios[of_size] = np.interp(logs[of_size], own.groups, radii)
+        soft = max(soft, wide)
+        notes.append(note)
+    if (ratios != 1).any():
+        _resize(labels, areas, ratios)
+    fringe = profiles.fringe() if polarity == "dark" else 0.0
+    notes.append(_FRINGE_NOTE * (fringe > 0))
+    return {"soft": soft, "fringe": _OF_FRINGE * fringe}, joined_notes(notes)
+
+
+def _soft_edges(profiles: _Profiles, others: Collection[str] = ()) -> _Edges:
+    """Return the edges of particles of one size: of the kind that `others` show, if they may be."""
+    fits, same = _fits(profiles), np.ones(len(profiles.groups))
     weights = profiles.weights.sum(axis=1)
     typical = {kind: float(np.average(fit.radii, weights=weights)) for kind, fit in fits.items()}
     flat, least = fits["flat"], min(fit.rest for fit in fits.values())
     possible = {k for k, f in fits.items() if f.rest <= min(max(_BETTER * least, _ALIKE), _GOOD)}
     chosen, ratio = min(fits, key=lambda kind: fits[kind].rest), 1.0
-    if chosen == "slight" or not possible or "flat" in possible:
+    if chosen in others and least <= _MAX_REST:
+        possible = {chosen}
+    elif chosen == "slight" or not possible or "flat" in possible:
         chosen = "flat"
     if "flat" in possible and flat.blur <= _SHARP and flat.rest <= _BETTER * least:
-        return 0.0, ""
+        return _Edges("flat", same, 0.0, "")
     if not possible and fits["round"].rest <= min(flat.rest / _MAYBE, _MAX_REST):
         possible = {"round"}
+    radii = same
     if chosen in possible:
         radii = fits[chosen].radii.clip(*((0, 1) if chosen == "flat" else (1, None)))
-        areas, ratio = areas_of(labels, int(labels.max())), typical[chosen]
-        logs = np.log(np.sqrt(areas[1:] / np.pi).clip(1)) / np.log(_RATIO)
-        _resize(labels, areas, np.interp(logs, profiles.groups, radii))
+        ratio = typical[chosen]
     wide = max((typical[kind] / ratio for kind in possible), default=1.0)
     maybe = _MAYBE_NOTE.format(wide) if wide > _NOTED else ""
     note = joined_notes([_NOTE.format(ratio) if chosen != "flat" else "", maybe])
-    return float(np.log(max(wide, 1))), note
+    return _Edges(chosen, radii, float(np.log(max(wide, 1))), note)
 
 
 def is_sphere(grey: NDArray[np.float32], labels: LabelMap, sign: int, number: int) -> bool:

@@ -341,7 +341,18 @@ def test_soft_particles_end_where_their_thickness_does(power, side, radius, blur
     found = find_particles(image)
     radii = [(each.mask.sum() / np.pi) ** 0.5 for each in found]
     assert (len(radii), np.median(radii)) == (57600 // side**2, pytest.approx(radius, rel=0.015))
-    assert (found.doubts["soft"] > 0.1) == (blur == 4)
+    assert (found.doubts.get("soft", 0) > 0.1) == (blur == 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*fringe")
+def test_a_pale_fringe_makes_sizes_uncertain():
+    away = np.linalg.norm(np.indices((96, 96)) - 47.5, axis=0)
+    disc = np.tile(np.where(away < 20, 0.3, np.where(away < 24, 0.9, 0.8)), (2, 2))
+    grey = disc + np.random.default_rng(0).normal(0, 0.01, disc.shape)
+    found, plain = find_particles(grey), find_particles(np.minimum(grey, 0.81))
+    assert (len(found), len(plain)) == (4, 4)
+    assert ("a pale fringe surrounds" in found.note, plain.note) == (True, "")
+    assert found.finding_range.size_low < 0.8 * plain.finding_range.size_low
 
 
 def test_it_says_what_is_left_out_and_why_nothing_is_found():
