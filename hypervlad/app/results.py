@@ -103,11 +103,10 @@ class Results:
 
     def measured_lines(self, name: str) -> list[tuple[Line, str]]:
         """Return the lines across fibres that were measured in an image, each with its colour."""
-        path = self.folder_of("diameters") / "places.csv"
-        lines = _measured_lines(path, file_stamp(path)).get(name)
-        if lines is None:
+        path = self.file("diameters", "places.csv")
+        if path is None or name not in (lines := _measured_lines(path, file_stamp(path))):
             raise UnknownError(f"no diameters were measured in {name}")
-        return lines
+        return lines[name]
 
     def page(self, place: str) -> str:
         """Return the page of results, which changes when they do; "" if there is none."""

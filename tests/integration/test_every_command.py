@@ -114,7 +114,7 @@ RUNS = {
     ),
     "defects score": Run(
         "defects score s.hvlad blots -o scored --threshold 1e6 --tile-size 64 --keep-annotations "
-        f"{USING}",
+        f"--groups blots.csv {USING}",
         "scored/scores.csv scored/scores.json scored/report.html",
         "0 called anomalous",
     ),
@@ -227,7 +227,7 @@ def write_material(texture_images):
         save(Path(f"fields/{number}.png"), field.clip(0, 1))
     bar: Any = np.full((200, 240), 90, np.uint8)
     bar[170:176, 20:120] = 255
-    for name in ("images", "few", "good", "wires", "fields"):
+    for name in ("images", "few", "good", "blots", "wires", "fields"):
         groups = [(path.as_posix(), path.stem) for path in sorted(Path(name).rglob("*.png"))]
         write_table(Path(f"{name}.csv"), "path,group", groups)
     write_table(Path("samples.csv"), "path,sample", [("wires/a.png", "a")])
