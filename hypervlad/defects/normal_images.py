@@ -235,7 +235,7 @@ class NormalImages(StoredPart):
 
         `combined` raises all places of an unusual image, also those far from its defects.
         """
-        return (least + _USUAL_LEVEL) * max(1.0, ratio) ** _IMAGE_POWER - _USUAL_LEVEL
+        return float((least + _USUAL_LEVEL) * max(1.0, ratio) ** _IMAGE_POWER - _USUAL_LEVEL)
 
 
 class NormalImagesFit:
