@@ -368,7 +368,7 @@ class PatchDefectScorer(ImageEstimator):
             self._map(scores, grid, levels, prepared),
             self.threshold_,
             score,
-            rule=self.region_rule_,
+            rule=self._rule(self.region_rule_, self.held_out_, score),
             cells=scores,
             pixels=resized(levels, prepared.shape),
             in_training=known,
@@ -487,7 +487,8 @@ class PatchDefectScorer(ImageEstimator):
             places, grid, score = without[position].scores(unstored, image)
             levels = image.levels
             shown = sharpened(places, grid, levels, image.size)
-            found = Finding.of(shown, -math.inf, rule=rule, cells=places, pixels=levels)
+            own = self._rule(rule, held_out, score)
+            found = Finding.of(shown, -math.inf, rule=own, cells=places, pixels=levels)
             return found, score >= threshold
 
         unstored, limits = CellMaps(encoder, Tiling(tiling.side)), DetectionLimits.none()
@@ -506,6 +507,13 @@ class PatchDefectScorer(ImageEstimator):
     def _threshold(self, held_out: HeldOutScores) -> float:
         scores = held_out.scores.astype(np.float64)
         return threshold_at_rate(scores, held_out.groups, float(self.fpr))
+
+    @staticmethod
+    def _rule(rule: RegionRule, held_out: HeldOutScores, score: float) -> RegionRule:
+        """Return the rule for an image with this score, beside the defect-free ones of the rule."""
+        if rule.usual is None:
+            return rule
+        return replace(rule, least=NormalImages.raised(rule.least, score / held_out.scores.max()))
 
     def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
         """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""

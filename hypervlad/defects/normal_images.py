@@ -229,6 +229,14 @@ class NormalImages(StoredPart):
         places = places * unusual**_IMAGE_POWER - _USUAL_LEVEL
         return places.astype(np.float32), self.scale * unusual
 
+    @staticmethod
+    def raised(least: float, ratio: float) -> float:
+        """Return a score of places for an image whose score is ``ratio`` times that of usual ones.
+
+        `combined` raises all places of an unusual image, also those far from its defects.
+        """
+        return float((least + _USUAL_LEVEL) * max(1.0, ratio) ** _IMAGE_POWER - _USUAL_LEVEL)
+
 
 class NormalImagesFit:
     """Learns from the cells of at most ``n_images`` images, and scores each image by the others."""

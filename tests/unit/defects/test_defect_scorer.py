@@ -52,6 +52,15 @@ def test_trained_on_defect_free_images(fitted, bad):
         _ = fitted.boosting_
 
 
+@pytest.mark.parametrize("radius", [2, 4])
+def test_what_is_far_from_a_striking_defect_is_no_region(fitted, radius):
+    """A striking defect raises the scores of all places of its image."""
+    for seed in range(200, 204):
+        image, mask = blotted(seed, (20, 30), radius)
+        (region,) = fitted.find(image).regions
+        assert mask[region.window][region.mask].any()
+
+
 def test_trained_on_masks(scorer, good, bad):
     images, masks = with_masks(4, 4, good, bad)
     scorer.set_params(threshold="f1").fit(images, masks=masks)
