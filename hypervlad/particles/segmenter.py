@@ -404,7 +404,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         def shares(image: Any) -> NDArray[np.float32]:
             sample, name = self._read(image, annotations, read_options), image_name(image)
             note_found(name, sample)
-            note_doubt(name, self._doubt_about(sample, name))
+            note_doubt(name, self._doubt_about(sample))
             steps = self._fields(sample, image)[:3].astype(np.float32)
             if steps.shape[1:] != sample.mask.shape:
                 steps = np.stack([resize(each, sample.mask.shape, order=1) for each in steps])
@@ -438,7 +438,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         sample = self._read(image, annotations, read_options)
         parts = separated(self._fields(sample, image), self.separation_, self.min_area)
         labels = _joined(parts, self.at_necks_)
-        note = self._doubt_about(sample, image_name(image), labels)
+        note = self._doubt_about(sample, labels)
         if labels.shape != sample.mask.shape:
             labels = renumbered(at_own_scale(labels, sample.mask.shape))
         n_beside = drop_hidden(labels, sample, self.min_area)
@@ -450,12 +450,11 @@ class HypercolumnSegmenter(NetworkEstimator):
             note=note,
         )
 
-    def _doubt_about(self, sample: Sample, name: str, labels: LabelMap | None = None) -> str:
-        notes, diameters, pixel_size = list[str](), np.zeros(0), sample.pixel_size
-        # Resampled images have another sharpness in any case.
-        if trained_size(sample.grey.shape, pixel_size, self.pixel_size_, name) is None:
-            unlike = self.faults_.effects(faults_of_input(sample.grey), ON_OUTLINES)
-            notes += [note_of(sentence, fact) for sentence, fact in unlike]
+    def _doubt_about(self, sample: Sample, labels: LabelMap | None = None) -> str:
+        diameters, pixel_size = np.zeros(0), sample.pixel_size
+        # Before an image is resampled, which changes its sharpness in any case.
+        unlike = self.faults_.effects(faults_of_input(sample.grey), ON_OUTLINES)
+        notes = [note_of(sentence, fact) for sentence, fact in unlike]
         if labels is not None:
             diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
             notes += ["no particle is found"] * (not len(diameters))

@@ -132,6 +132,10 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
     doubtful.diameters_ = (100.0, 200.0)
     note = doubtful.find_particles(images[0], read_options={}).note
     assert ("another magnification" in note, "the pixel size is unknown" in note) == (True, True)
+    blurred = ndimage.gaussian_filter(images[0], 3)  # noticed whatever the magnification
+    for size in (4.0, 3.0):
+        note = model.find_particles(blurred, read_options={"pixel_size": size}).note
+        assert note.startswith("unlike nearly all training images")
     for size, words in ((4e3, "400,000,000 pixels"), (33, "8 times"), (0.1, "below 8 pixels")):
         with pytest.raises(ImageReadError, match=words):
             model.predict(images[:1], read_options={"pixel_size": size})
