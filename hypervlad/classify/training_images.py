@@ -317,15 +317,21 @@ class ImageFormats(UsualFaults):
         return cls(usual.least, usual.most, usual.n_measured, kinds, (min(sides), max(sides)))
 
     def differences(
-        self, image: ImageInfo, params: EncoderParams, effects: Effects, of_size: Sentence | None
+        self,
+        image: ImageInfo,
+        params: EncoderParams,
+        effects: Effects,
+        of_size: Sentence | None = None,
+        factor: float = 2.0,
     ) -> Iterator[tuple[Sentence, Any]]:
         """Give facts of an image that differ from all, or most, training images.
 
-        They differ in the type of their pixels, in size by more than a factor of two, in faults, or
-        in looks; those of images are not like those of patches, for which `of_size` is None.
+        They differ in the type of their pixels, in size by more than a factor, in faults, or in
+        looks; those of images are not like those of patches, which labels may be of, and for which
+        `of_size` is None.
         """
         (height, width, *_), (shortest, longest) = image.shape, self.sides
-        is_far = max(height, width) < shortest / 2 or min(height, width) > 2 * longest
+        is_far = max(height, width) < shortest / factor or min(height, width) > factor * longest
         found = image.faults or Faults()
         with_types = params.read_options.scaling not in ("percentile", "minmax")
         if with_types and (kind := _kind_of_pixels(image)) not in self.dtypes:

@@ -11,6 +11,7 @@ from hypervlad import BoostedSoftmaxClassifier, ImageReadError, PatchDefectScore
 from hypervlad.features import Preprocessing
 from hypervlad.models import default_patch_encoder
 
+pytestmark = pytest.mark.filterwarnings("ignore:of another size")
 N_IMAGES = 6
 LEARNER = BoostedSoftmaxClassifier(n_estimators=2, Cs=1.0)
 SMALL = {"weights": "random", "n_codewords": 4}
@@ -30,7 +31,6 @@ def small():
     return [surface(seed) for seed in range(3)]
 
 
-@pytest.mark.filterwarnings("ignore:of another size")
 def test_the_map_of_tiles_is_that_of_the_whole(small):
     scorer = scorer_of("tiny", tile_size=4096).fit(small)
     large = surface(9, (140, 183))
