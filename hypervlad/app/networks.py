@@ -26,7 +26,7 @@ from hypervlad.objects.particle import Outline, Outlines, check_same_size
 
 _FIRST = 1.0  # seconds, which the first picture has for itself
 _USUAL = 1024  # pixels, of the sides of an image
-_MAX_KEPT = 2**24  # pixels of the last images, of five bytes each; one is always kept
+_MAX_KEPT = 2**24  # pixels of the last images, of 5 to 15 bytes each; one is always kept
 _BY_OTHERS = "“Find in all images” takes what most of the others show"
 
 
@@ -34,7 +34,7 @@ class _Opened:
     """An image in which particles may grow."""
 
     def __init__(self) -> None:
-        self.lock, self.grey = threading.Lock(), np.zeros((0, 0), np.float32)
+        self.grey = np.zeros((0, 0), np.float32)
         self._field: Any = None
 
     def prepared(self) -> Any:
@@ -58,7 +58,7 @@ class Networks:
     def __init__(self) -> None:
         self._guard, self._preparing = threading.Lock(), threading.Lock()
         self._opened = OrderedDict[Any, _Opened]()  # images in which particles may grow
-        self._keeping = threading.Lock()
+        self._keeping, self._reading = threading.Lock(), threading.Lock()
         self._wanted: tuple[Path, ReadOptions] | None = None  # an image to be prepared
         self._found = dict[tuple[Any, ...], dict[str, Any]]()  # the last previews
         self._loading = threading.Timer(_FIRST, self._load)
@@ -76,13 +76,16 @@ class Networks:
             GrowingField(np.zeros((_USUAL, _USUAL), np.float32)).prepare()
 
     @contextlib.contextmanager
-    def _alone(self, limit: float = MAX_WAIT) -> Iterator[None]:
-        if not self._guard.acquire(timeout=limit):
+    def _alone(
+        self, limit: float = MAX_WAIT, guard: threading.Lock | None = None
+    ) -> Iterator[None]:
+        guard = guard or self._guard
+        if not guard.acquire(timeout=limit):
             raise BusyError("networks are being loaded, or look at another image: try again")
         try:
             yield
         finally:
-            self._guard.release()
+            guard.release()
 
     # --- particles that grow ----------------------------------------------------------------------
 
@@ -111,12 +114,12 @@ class Networks:
             return grown(opened.prepared().grown, stroke, outlines)
 
     def _open(self, path: Path, options: ReadOptions) -> _Opened:
-        """Read an image, unless it is among the last; who asks meanwhile waits for this one."""
+        """Read an image, one at a time, unless it is among the last."""
         key = path, file_stamp(path), options
         with self._keeping:
             own = self._opened.setdefault(key, _Opened())
             self._opened.move_to_end(key)
-        with own.lock:
+        with self._alone(guard=self._reading):
             if not own.grey.size:
                 with noted(path.name):
                     own.grey = read_sample(path, annotations="keep", read_options=options).grey

@@ -112,8 +112,9 @@ def with_lines(path: Path, options: ReadOptions, lines: Iterable[tuple[Line, str
     pixels = stretch_contrast(read_opened(path, options).pixels)
     sides = pixels.shape[1], pixels.shape[0]
     scale = min(_DRAWN / max(sides), max(1, SCREEN // max(sides)))
-    picture = Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).convert("RGB")
+    picture = Image.fromarray((255 * pixels).astype(np.uint8))
     picture = picture.resize([max(1, round(scale * side)) for side in sides], reducing_gap=2.0)
+    picture = picture.convert("RGB")
     draw = ImageDraw.Draw(picture)
     # The middle of the first pixel is at 0, and in the picture half a pixel from its edge.
     ends = [([scale * (end + 0.5) for end in line], colour) for line, colour in lines]

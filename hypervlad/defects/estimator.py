@@ -77,8 +77,8 @@ from hypervlad.images.sample import Annotations
 from hypervlad.statistics.splits import check_groups
 
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
-# Of images whose sides differ by so much from all of training: of woven textures, 4 of 6 of 1.12
-# times the size were called anomalous without a defect.
+# Of images whose sides are all so much shorter or longer than those of training: of woven textures,
+# 4 of 6 of 1.12 times the size were called anomalous without a defect.
 _OTHER_SIZE = 1.1
 _MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
 
@@ -335,6 +335,7 @@ class PatchDefectScorer(ImageEstimator):
     def set_threshold(self, threshold: float, regions: float | None = None) -> PatchDefectScorer:
         """Set the lowest score of an anomalous image, and the lowest peak of a region, if given.
 
+        That is of usual images: a striking defect raises all peaks of its image, and this one, too.
         Nothing is refitted; ``limits_`` stay those of the thresholds that ``fit`` chose.
         """
         check_is_fitted(self)

@@ -12,6 +12,8 @@ from hypervlad.objects.counts import poisson_interval
 from hypervlad.objects.results_folder import Row, copies_among
 from hypervlad.statistics.groups import Ratio, Sample
 
+_NO_GROUP = "no group"
+
 
 class Defects(NamedTuple):
     """What images have of defects: numbers, each with the ends of its 95 % interval.
@@ -62,6 +64,8 @@ class GroupedImages(NamedTuple):
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
         rows = [{"group": "", **row} for row in rows]  # results of before have no groups
+        if any(row["group"] for row in rows):
+            rows = [{**row, "group": row["group"] or _NO_GROUP} for row in rows]
         twice = copies_among({**row, "group": ""} for row in rows)
         in_group, names = copies_among(rows), sorted({row["group"] for row in rows})
         found = {"": [row for row in rows if row["path"] not in twice]}
@@ -80,7 +84,7 @@ class GroupedImages(NamedTuple):
         of = self.groups
         numbers = {
             "defective area": {name: own.area for name, own in of.items()},
-            "defective regions": {name: own.regions for name, own in of.items()},
+            "defective regions per image": {name: own.regions for name, own in of.items()},
         }
         return {
             what: [Ratio.between(one, other, own) for other, one in combinations(own, 2)]

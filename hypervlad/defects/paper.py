@@ -26,8 +26,10 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     every, of_regions = read_results(*(folder / name for name in TABLES))
     grouped = GroupedImages.of(every)
     rows = grouped.rows[""]
+    paths_of_all = {row["path"] for row in rows}
+    of_all = [row for row in of_regions if row["path"] in paths_of_all]
     column, unit, size, lacking = "area", "px²", None, _NO_SIZE
-    if any(row["area_um2"] for row in of_regions or rows):
+    if any(row["area_um2"] for row in of_all or rows):
         column, unit, size = "area_um2", "µm²", "as the files or --pixel-size state"
         unknown = [row["path"] for row in rows if not row["area_um2"]]
         lacking = note_of_unscaled(unknown, f"be in areas; {paper.give_sizes()}") if unknown else ""
@@ -85,7 +87,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         rule = f" (in training, at most {percent(made['fpr'])} of defect-free images were to be)"
     if made.get("extrapolated"):
         notes.append("the threshold is a guess: it is extrapolated from too few defect-free images")
-    most = [float(row["area_high"]) / float(row["area"]) for row in of_regions if row["area_high"]]
+    most = [float(row["area_high"]) / float(row["area"]) for row in of_all if row["area_high"]]
     of_areas = (
         " By synthetic defects, a defect may be far smaller than its region, or up to "
         f"{number_text(float(np.median(most or 1)))} times as large; intervals do not contain this."

@@ -26,7 +26,13 @@ from hypervlad.fibres.places import (
     sharp_field,
 )
 from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
-from hypervlad.fibres.shells import OF_WALLS, WholeBodies, are_walls
+from hypervlad.fibres.shells import (
+    OF_RIBBONS,
+    OF_WALLS,
+    PERHAPS_RIBBONS,
+    WholeBodies,
+    are_walls,
+)
 from hypervlad.images import Annotation, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.faults import saturated_share
@@ -364,7 +370,8 @@ def _result(
         lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-    if not doubts and (aside := several_wide(places, fibres, lengths)).any():
+    is_plain = all(words in (OF_RIBBONS, PERHAPS_RIBBONS) for words, _ in doubts)
+    if is_plain and (aside := several_wide(places, fibres, lengths)).any():
         refused[_SEVERAL], share = int(aside.sum()), float(aside.mean())
         places, fibres, lengths = places.chosen(~aside), fibres[~aside], lengths[~aside]
         if len(places) < LEAST_PLACES:

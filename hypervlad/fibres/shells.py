@@ -70,11 +70,12 @@ _OF_TUBES = (
     "the fibres have pale middles and dark walls, as tubes in transmission: diameters are those of "
     "the outer edge, where the walls fade"
 )
-_OF_RIBBONS = (
+#: What is said of ribbons in transmission, and where round fibres may be ribbons.
+OF_RIBBONS = (
     "the fibres look equally thick from edge to edge, as ribbons in transmission: diameters are "
     "the widths of such bodies"
 )
-_PERHAPS_RIBBONS = (
+PERHAPS_RIBBONS = (
     "it does not show whether the fibres are round or, as ribbons, equally thick from edge to "
     "edge: these would be a tenth thinner, as the interval says"
 )
@@ -212,7 +213,8 @@ class WholeBodies:
             outer = wider
             doubts.append((words, _ERROR))
         elif found.look == "transmission":
-            outer, doubts = _of_flat_ones(profiles, long)
+            outer, of_flat = _of_flat_ones(profiles, long)
+            doubts += of_flat
         return cls(n_wide, outer, doubts)
 
 
@@ -271,8 +273,8 @@ def _of_flat_ones(profiles: FloatMap, long: LongFibres) -> tuple[Values, list[tu
     if better < -_SHOWN_FLAT:
         return same, []
     if better < _SHOWN_FLAT:
-        return same, [(_PERHAPS_RIBBONS, _EITHER)]
-    return same * np.exp(np.average(np.log(radii), weights=weights)), [(_OF_RIBBONS, _ERROR)]
+        return same, [(PERHAPS_RIBBONS, _EITHER)]
+    return same * np.exp(np.average(np.log(radii), weights=weights)), [(OF_RIBBONS, _ERROR)]
 
 
 def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tuple[Values, str]:

@@ -271,9 +271,9 @@ def _of_layer(
     if alone := layer_alone(scales.grey, labels, known, layer):
         again = Scales(alone.grey, scales.min_area)
         seen = again.found(known)
-        own = alone.outlined(seen.labels, labels, seen.concave)
-        if own is not None:
-            return again, own, alone.note
+        again, own = _again(again.in_own_contrast(known, seen.labels), again, seen.labels, known)
+        if (outlined := alone.outlined(own, labels, seen.concave)) is not None:
+            return again, outlined, alone.note
     return scales, labels, NO_LAYER if layer != "auto" else ""
 
 

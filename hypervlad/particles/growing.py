@@ -52,7 +52,7 @@ class GrowingField:
     """An image in which particles grow from points, or from strokes in them."""
 
     grey: NDArray[np.float32]  # (H, W)
-    _fields_of: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    _fields_of: dict[tuple[int, ...], NDArray[np.uint8]] = field(init=False, default_factory=dict)
 
     @functools.cached_property
     def _brightness(self) -> tuple[float, float]:
@@ -69,7 +69,8 @@ class GrowingField:
         """Do beforehand what the first particle would wait for, of the image and of networks."""
         for grey in self._smaller:
             if max(grey.shape) <= _WINDOW:
-                self._kept(grey, 1), self._kept(grey, -1)
+                for sign in (1, -1):
+                    self._kept(grey, sign)
             else:
                 _warm_up(min(_WINDOW, grey.shape[0]), min(_WINDOW, grey.shape[1]))
 

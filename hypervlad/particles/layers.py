@@ -81,7 +81,7 @@ class LayerAlone(NamedTuple):
 def _solidities(labels: LabelMap) -> NDArray[np.float64]:
     """Return the solidity of each outline by its number; 1 of the ground."""
     windows = ndimage.find_objects(labels)
-    own = [solidity(labels[each] == number) for number, each in enumerate(windows, 1) if each]
+    own = [solidity(labels[each] == number) for number, each in enumerate(windows, 1)]
     return np.array([1.0, *own])
 
 

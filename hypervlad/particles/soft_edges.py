@@ -44,6 +44,7 @@ _GAP = 5  # groups between small and large particles, whose edges may be of othe
 # Where a fringe is, in radii, and how pale, over the contrast, if it is mentioned: in focus, up to
 # 0.03. How many times that, as a logarithm, particles may be smaller: out of focus, up to 3.
 _NEAR_EDGES, _MIN_FRINGE, _OF_FRINGE = (1.0, 1.6), 0.05, 3.0
+_OVER_NOISE, _AT_MOST = 5.0, 2048  # standard errors of the mean profile; pixels, for the noise
 _FRINGE_NOTE = (
     "a pale fringe surrounds the particles, as in transmission out of focus, or after sharpening: "
     "they may be smaller than their outlines, which their range contains"
@@ -82,11 +83,16 @@ class _Profiles(NamedTuple):
             found = [(small, -np.inf), (large, self.groups[at - 1 : at + 1].mean())]
         return found
 
-    def fringe(self) -> float:
-        """Return by how much of the contrast the brightness beyond edges is below the ground's."""
+    def fringe(self, noise: float) -> float:
+        """Return by how much of the contrast the brightness beyond edges is below the ground's.
+
+        `noise` is the standard deviation of single pixels.
+        """
         mean = (self.values * self.weights).sum(axis=0) / self.weights.sum(axis=0).clip(1e-12)
         low, high = _NEAR_EDGES
-        fringe = -float(mean[(low < _AT) & (high > _AT)].min())
+        error = noise / np.sqrt(self.weights.sum(axis=0).clip(1e-12))
+        is_near = (low < _AT) & (high > _AT) & (-mean > _OVER_NOISE * error)
+        fringe = -float(mean[is_near].min(initial=0))
         return fringe if fringe > _MIN_FRINGE else 0.0
 
 
@@ -112,7 +118,8 @@ def to_soft_edges(
 ) -> tuple[dict[str, float], str]:
     """Put outlines, in place, where soft edges end, if mean profiles tell that.
 
-    Return by how much they may still be too small, and too large, as logarithms, and a note.
+    Return by how much they may still be too small ("soft"), and too large ("fringe"), as
+    logarithms, nothing if no profile is seen, and a note.
     """
     areas = areas_of(labels, int(labels.max(initial=0)))
     numbers = 1 + np.argsort(-areas[1:], kind="stable")
@@ -123,16 +130,19 @@ def to_soft_edges(
     logs = np.log(np.sqrt(areas[1:] / np.pi).clip(1)) / np.log(_RATIO)
     ratios, soft, notes = np.ones(len(logs)), 0.0, list[str]()
     parts = profiles.by_size()
-    kinds = {_soft_edges(own).kind for own, _ in parts} - {"flat"}
-    for own, least in parts:
-        _, radii, wide, note = _soft_edges(own, kinds)
+    kinds = [_soft_edges(own).kind for own, _ in parts]
+    for number, (own, least) in enumerate(parts):
+        others = {*kinds[:number], *kinds[number + 1 :]} - {"flat"}
+        _, radii, wide, note = _soft_edges(own, others)
         of_size = logs >= least
         ratios[of_size] = np.interp(logs[of_size], own.groups, radii)
         soft = max(soft, wide)
         notes.append(note)
     if (ratios != 1).any():
         _resize(labels, areas, ratios)
-    fringe = profiles.fringe() if polarity == "dark" else 0.0
+    some = grey[:_AT_MOST, :_AT_MOST]
+    rest = np.abs(some - ndimage.gaussian_filter(some, 1))
+    fringe = profiles.fringe(float(np.median(rest)) / 0.6) if polarity == "dark" else 0.0
     notes.append(_FRINGE_NOTE * (fringe > 0))
     return {"soft": soft, "fringe": _OF_FRINGE * fringe}, joined_notes(notes)
 

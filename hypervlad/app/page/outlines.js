@@ -228,11 +228,11 @@ function chooseWithin([x, y], [otherX, otherY]) { // all outlines that lie in a 
   showAll();
 }
 
-// Of outlines that overlap, the first; with Shift, one more each time, and once the last is chosen, one less.
+// Of outlines that overlap, the first; with Shift, one more each time, and where all are chosen, one less.
 function choose(here, isMore) {
   if (!isMore) selected.clear();
   const isChosen = ({ label }) => selected.has(label);
-  const found = here.slice(-1).some(isChosen) ? here.find(isChosen) : here.find((each) => !isChosen(each));
+  const found = here.find((each) => !isChosen(each)) ?? here[0];
   if (found) { say(wordsOf(found)); if (!selected.delete(found.label)) selected.add(found.label); }
   showAll();
 }

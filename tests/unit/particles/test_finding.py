@@ -347,9 +347,13 @@ def test_soft_particles_end_where_their_thickness_does(power, side, radius, blur
 @pytest.mark.filterwarnings("ignore:.*fringe")
 def test_a_pale_fringe_makes_sizes_uncertain():
     away = np.linalg.norm(np.indices((96, 96)) - 47.5, axis=0)
-    disc = np.tile(np.where(away < 20, 0.3, np.where(away < 24, 0.9, 0.8)), (2, 2))
-    grey = disc + np.random.default_rng(0).normal(0, 0.01, disc.shape)
-    found, plain = find_particles(grey), find_particles(np.minimum(grey, 0.81))
+    noise = np.random.default_rng(0).normal(0, 0.05, (192, 192))
+    found, plain = (
+        find_particles(
+            np.tile(np.where(away < 20, 0.3, np.where(away < 24, pale, 0.8)), (2, 2)) + noise
+        )
+        for pale in (0.9, 0.8)
+    )
     assert (len(found), len(plain)) == (4, 4)
     assert ("a pale fringe surrounds" in found.note, plain.note) == (True, "")
     assert found.finding_range.size_low < 0.8 * plain.finding_range.size_low
