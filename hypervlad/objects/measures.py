@@ -243,6 +243,12 @@ def solidity(mask: NDArray[np.bool_]) -> float:
     return min(np.count_nonzero(mask) / float(hull_of(mask).volume), 1.0)
 
 
+def solidities(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the solidity of each of n labels, which have no gaps."""
+    windows = enumerate(ndimage.find_objects(labels), start=1)
+    return np.array([solidity(labels[own] == number) for number, own in windows])
+
+
 def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     """Return area, centroid (row and column), Feret diameters, circularity and solidity."""
     from skimage.measure import perimeter_crofton  # not above: importing it takes long

@@ -34,6 +34,11 @@ class Edges(NamedTuple):
     spreads: NDArray[np.float64]
 
 
+def pixel_noise(grey: NDArray[np.float32]) -> float:
+    """Return the standard deviation from pixel to pixel: of white noise, nine tenths of its own."""
+    return float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
+
+
 def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) -> Edges:
     n = int(labels.max(initial=0))
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()

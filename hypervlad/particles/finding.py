@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
 from hypervlad.common.progress import joined_notes
@@ -18,6 +17,7 @@ from hypervlad.images.sample import Annotations, Sample, drop_hidden, one_or_man
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import LabelMap
+from hypervlad.particles.contrast import pixel_noise
 from hypervlad.particles.decoder import brightness_of
 from hypervlad.particles.doubt import either_polarity, finding_range, main_doubt
 from hypervlad.particles.fainter import STILL_FOUND, evened, faint_spots
@@ -311,8 +311,7 @@ def _why_none(
     if left_out:
         advice = f"; if small ones are particles, {_FOR_SPECKS}" if n_specks else ""
         return f"no particle is left; left out: {', '.join(left_out)}{advice}"
-    noise = float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1)))) / 0.6745
-    ratio = brightness_of(grey)[1] / max(noise, 1e-9)
+    ratio = brightness_of(grey)[1] / max(pixel_noise(grey), 1e-9)
     limit = next((each for each in _RANGES if ratio < each), None)
     if not np.ptp(grey):
         why = "all pixels are alike"

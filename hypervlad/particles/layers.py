@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hypervlad.objects.measures import solidity
+from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, grown_window, renumbered
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
@@ -68,21 +68,14 @@ class LayerAlone(NamedTuple):
         pairs = np.unique(np.stack([own, before])[:, (own > 0) & (before > 0)], axis=1)
         within = np.bincount(pairs[0], areas_before[pairs[1]], len(areas))
         is_bare = (within > 0) & (areas < _MIN_WIDER**2 * within)
-        solid, solid_before = map(_solidities, (own, before))
+        solid, solid_before = solidities(own), solidities(before)
         gained = np.full(len(areas), -np.inf)
-        np.maximum.at(gained, pairs[0], solid[pairs[0]] - solid_before[pairs[1]])
+        np.maximum.at(gained, pairs[0], solid[pairs[0] - 1] - solid_before[pairs[1] - 1])
         is_bare &= gained < _MORE_CONVEX
         is_kept = np.isin(np.arange(len(areas_before)), pairs[1][is_bare[pairs[0]]])
         shells = np.where(is_bare[own], 0, own)
         bare = is_kept[before] & (shells == 0)
         return renumbered(np.where(bare, before + own.max(), shells).astype(np.int32))
-
-
-def _solidities(labels: LabelMap) -> NDArray[np.float64]:
-    """Return the solidity of each outline by its number; 1 of the ground."""
-    windows = ndimage.find_objects(labels)
-    own = [solidity(labels[each] == number) for number, each in enumerate(windows, 1)]
-    return np.array([1.0, *own])
 
 
 def layer_alone(

@@ -13,7 +13,7 @@ from skimage.transform import resize
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
-from hypervlad.objects.measures import solidity
+from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import (
     EIGHT,
     BoolMap,
@@ -188,15 +188,14 @@ class Scales:
         if not is_clear.any():
             is_unclear |= is_large & (at_edge > _MAX_AT_EDGE) & (steps >= _MIN_RANGE * range_)
         n_unclear = int(np.count_nonzero(is_unclear))
-        windows = enumerate(ndimage.find_objects(labels), start=1)
-        solidities = np.array([solidity(labels[own] == number) for number, own in windows])
+        solid = solidities(labels)
         areas, steps = areas[is_clear], steps[is_clear]
-        weights = areas * steps * solidities**2  # gaps are less convex
-        concave = float(1 - np.quantile(solidities, 0.1)) if is_clear.any() else 0.0
+        weights = areas * steps * solid**2  # gaps are less convex
+        concave = float(1 - np.quantile(solid, 0.1)) if is_clear.any() else 0.0
         if whole == 1 and is_clear.any():
             faint = float(1 / np.quantile(clarity[is_clear], 0.1))
             self._shown[polarity] = {"concave": concave, "faint": faint}
-            is_concave = solidities < _CONVEX
+            is_concave = solid < _CONVEX
             self._lumps[polarity] = float(areas @ is_concave / areas.sum())
         return PolarityFound(labels, areas, weights, n_unclear, concave)
 

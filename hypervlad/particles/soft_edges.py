@@ -7,7 +7,7 @@ compared with blurred models, whose radii are those of the particles.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from scipy.special import i0e
 
 from hypervlad.common.progress import joined_notes
 from hypervlad.objects.splitting import LabelMap, areas_of, grown_window
+from hypervlad.particles.contrast import pixel_noise
 
 FloatArray = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ _GAP = 5  # groups between small and large particles, whose edges may be of othe
 # Where a fringe is, in radii, and how pale, over the contrast, if it is mentioned: in focus, up to
 # 0.03. How many times that, as a logarithm, particles may be smaller: out of focus, up to 3.
 _NEAR_EDGES, _MIN_FRINGE, _OF_FRINGE = (1.0, 1.6), 0.05, 3.0
-_OVER_NOISE, _AT_MOST = 5.0, 2048  # standard errors of the mean profile; pixels, for the noise
+_OVER_NOISE, _AT_MOST = 5.62, 2048  # standard errors of the mean profile; pixels, for the noise
 _FRINGE_NOTE = (
     "a pale fringe surrounds the particles, as in transmission out of focus, or after sharpening: "
     "they may be smaller than their outlines, which their range contains"
@@ -86,7 +87,7 @@ class _Profiles(NamedTuple):
     def fringe(self, noise: float) -> float:
         """Return by how much of the contrast the brightness beyond edges is below the ground's.
 
-        `noise` is the standard deviation of single pixels.
+        `noise` is the `pixel_noise` of the image.
         """
         mean = (self.values * self.weights).sum(axis=0) / self.weights.sum(axis=0).clip(1e-12)
         low, high = _NEAR_EDGES
@@ -129,27 +130,29 @@ def to_soft_edges(
         return {}, ""
     logs = np.log(np.sqrt(areas[1:] / np.pi).clip(1)) / np.log(_RATIO)
     ratios, soft, notes = np.ones(len(logs)), 0.0, list[str]()
-    parts = profiles.by_size()
-    kinds = [_soft_edges(own).kind for own, _ in parts]
-    for number, (own, least) in enumerate(parts):
+    parts = [(own, least, _fits(own)) for own, least in profiles.by_size()]
+    kinds = [_soft_edges(own, fits).kind for own, _, fits in parts]
+    for number, (own, least, fits) in enumerate(parts):
         others = {*kinds[:number], *kinds[number + 1 :]} - {"flat"}
-        _, radii, wide, note = _soft_edges(own, others)
+        _, radii, wide, note = _soft_edges(own, fits, others)
         of_size = logs >= least
         ratios[of_size] = np.interp(logs[of_size], own.groups, radii)
         soft = max(soft, wide)
         notes.append(note)
     if (ratios != 1).any():
         _resize(labels, areas, ratios)
-    some = grey[:_AT_MOST, :_AT_MOST]
-    rest = np.abs(some - ndimage.gaussian_filter(some, 1))
-    fringe = profiles.fringe(float(np.median(rest)) / 0.6) if polarity == "dark" else 0.0
+    fringe = 0.0
+    if polarity == "dark":
+        fringe = profiles.fringe(pixel_noise(grey[:_AT_MOST, :_AT_MOST]))
     notes.append(_FRINGE_NOTE * (fringe > 0))
     return {"soft": soft, "fringe": _OF_FRINGE * fringe}, joined_notes(notes)
 
 
-def _soft_edges(profiles: _Profiles, others: Collection[str] = ()) -> _Edges:
+def _soft_edges(
+    profiles: _Profiles, fits: Mapping[str, _Fit], others: Collection[str] = ()
+) -> _Edges:
     """Return the edges of particles of one size: of the kind that `others` show, if they may be."""
-    fits, same = _fits(profiles), np.ones(len(profiles.groups))
+    same = np.ones(len(profiles.groups))
     weights = profiles.weights.sum(axis=1)
     typical = {kind: float(np.average(fit.radii, weights=weights)) for kind, fit in fits.items()}
     flat, least = fits["flat"], min(fit.rest for fit in fits.values())
