@@ -480,8 +480,9 @@ function showList() {
   }
   for (const each of images) {
     if (each.error) rows.get(each.id).title = each.error;
-    const state = each.is_done ? [" ", element("b", "", "done")] : [each.is_edited ? " edited" : ""];
-    rows.get(each.id).lastChild.replaceChildren(wordsWithGroup(each.words ?? plural(each.n), each.name), ...state);
+    const words = [`${wordsWithGroup(each.words ?? plural(each.n), each.name)} `, each.is_done ? element("b", "", "done") : each.is_edited ? "edited" : ""];
+    const about = rows.get(each.id).lastChild; // of thousands of images, few have changed
+    if (about.textContent !== words.map((own) => own.textContent ?? own).join("")) about.replaceChildren(...words);
   }
   showWhys();
   const done = images.filter((each) => each.is_done).length;
