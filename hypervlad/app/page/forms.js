@@ -38,7 +38,7 @@ function showBanner({ task, task_page: page, banner, sizes, is_reading: isReadin
   by("task").dataset.state = task.state;
   if (banner && by("task-step").textContent !== step) say(by("task-step").textContent);
   clearTimeout(asking);
-  if (task.state === "running" || isReading) asking = setTimeout(refresh, BUSY_POLL);
+  if (task.state === "running" || isReading) asking = setTimeout(refresh, BUSY_POLL + by("list").children.length / 4); // an answer lists all images
   if (!by("sizes").querySelector("input:focus")) update(by("sizes"), sizes); // not while a person types there
   const hasEnded = ended === `running ${task.kind}` && task.state === "done";
   ended = `${task.state} ${task.kind}`;
