@@ -40,7 +40,7 @@ class Promise(NamedTuple):
     draw: Callable[[Rng, int], Kept]
     rate: float = 0.95
     units: tuple[int, ...] = (1, 2, 4, 8, 40)
-    n_draws: int = 120
+    n_draws: int = 80
     is_dear: bool = False  # with the most units, seconds
 
 

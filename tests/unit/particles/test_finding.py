@@ -126,7 +126,7 @@ def test_disks_on_an_uneven_background(polarity, noise):
     assert scores["diameter_ratio"] == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("radius", [8, 12])
+@pytest.mark.parametrize("radius", [8, pytest.param(12, marks=pytest.mark.full)])  # five images
 def test_what_lies_upon_larger_regions(recwarn, radius):
     rows, columns = np.indices((512, 512))
     distance = np.hypot(rows % 64 - 32, columns % 64 - 32)
