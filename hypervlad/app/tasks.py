@@ -197,7 +197,7 @@ _LOOK = Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "kee
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
-    "in the list which images have no defect (with Shift, all from the last tick): 20 or more, or "
+    "in the list which images have no defect (with Shift, all from the last tick): 19 or more, or "
     "the threshold is a guess. Corrections that you save on the page of results change no number "
     "at once: they are learnt when you find defects again.",
     *("Find defects in all images", "All images are searched for defects."),

@@ -170,13 +170,15 @@ class FindingsPage:
         threshold, scores = scorer.threshold_, [image.score for image in self.images]
         warning, pictures = _threshold_warning(scores, threshold), self.pictures()
         called = ("called anomalous", "found")
-        new = parts.Group("New images", scores, above=called, below=_OTHERS)
-        groups = [new, _held_out(scorer)]
+        title = "All images, also those of training" if self.n_in_training else "New images"
+        groups = [parts.Group(title, scores, above=called, below=_OTHERS), _held_out(scorer)]
         n_called, n = self.n_anomalous, self.n_scored
         lead = (
             f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
             f"with {counted(self.n_regions, 'defective region')}."
         )
+        new = [row["called"] == "anomalous" for row in self.rows if not row.get("in_training")]
+        lead += f" Of the {len(new)} that are new, {sum(new)}." * bool(self.n_in_training)
         some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
         reviewed = (f"of {len(pictures)} reviewed",) * 2
         content = [
