@@ -240,7 +240,8 @@ _MODEL = "file that was trained before, instead"
 _CLASSES = Task(
     *("classes", "Classes"),
     "Sorts whole images into classes. Write the class of some images in the list, three or more of "
-    "each class, or give images that are sorted already, or a model.",
+    "each class, or give images that are sorted already, or a model. To correct, write other "
+    "classes and classify again, or label the uncertain images and learn from these labels.",
     *("Classify all images", "All images are classified."),
     (
         Choice("source", "Sorted images", "", _SOURCE, "as written", "path"),
