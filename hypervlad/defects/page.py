@@ -178,7 +178,9 @@ class FindingsPage:
             f"with {counted(self.n_regions, 'defective region')}."
         )
         new = [row["called"] == "anomalous" for row in self.rows if not row.get("in_training")]
-        lead += f" Of the {len(new)} that are new, {sum(new)}." * bool(self.n_in_training)
+        is_are = verb(sum(new), "is", "are")
+        known = f" Of the {counted(len(new), 'new image')}, {sum(new)} {is_are}."
+        lead += known * bool(self.n_in_training)
         some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
         reviewed = (f"of {len(pictures)} reviewed",) * 2
         content = [
