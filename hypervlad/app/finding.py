@@ -382,6 +382,7 @@ class Finding(Exchange):
         yield "Counting particles"
         self.write_all()
         self._note_groups()
+        self.runner.report(*self.groups.note(self.own_names()))
         folder, stamp = self.folder / RESULTS, self._stamp()
         refuse_link(folder)
         folder.mkdir(exist_ok=True)

@@ -20,6 +20,11 @@ GROUPS = "groups.csv"
 _NONE = "none"  # the group of images without a name, as the table has a line for each
 
 
+def folder_of(name: str) -> str:
+    """Return the folder of an image, by which groups may be named."""
+    return name.rpartition("/")[0] or "no folder"
+
+
 class Groups:
     """The groups of the images of a folder, kept in the database, and in a table for commands.
 
@@ -49,6 +54,20 @@ class Groups:
         names, group = list(names), checked_name(group, "group") if group.strip() else ""
         self._put(dict.fromkeys(names, group))
         return f"{counted(len(names), 'image')}: {f'group {group}' if group else 'no group'}"
+
+    def give_folders(self, names: Sequence[str]) -> str:
+        """Name the groups of images by their folders; return a message."""
+        groups = [folder_of(name) for name in names]
+        self._put(dict(zip(names, map(checked_name, groups), strict=True)))
+        return f"{counted(len(names), 'image')}: {counted(len({*groups}), 'group')} by folders"
+
+    def note(self, names: Sequence[str]) -> list[str]:
+        """Return that images of several folders are counted together, if no image has a group."""
+        folders = {folder_of(name) for name in names}
+        if len(folders) == 1 or self._named.keys() & {*names}:
+            return []
+        of = f"images of {len(folders)} sub-folders are counted together"
+        return [f"note: {of}: “Use the {len(folders)} sub-folders”, below Group, compares them"]
 
     def take(self, table: Path, files: Sequence[Path], names: Sequence[str], root: Path) -> str:
         """Take the groups of all images from a table with the columns path and group."""

@@ -15,6 +15,7 @@ from typing import Any
 from hypervlad.app.corrections import MODEL
 from hypervlad.app.database import FILE, QueueError, StaleError, UnknownError
 from hypervlad.app.finding import Finding, choices_of
+from hypervlad.app.groups import folder_of
 from hypervlad.app.previews import MAX_PREVIEWS, Part, write_part
 from hypervlad.app.results import Results, files_in, write_archive
 from hypervlad.app.scales import Proposal, is_elsewhere, typed_number
@@ -222,11 +223,16 @@ class Project(Finding):
             self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
 
     def give_group(self, images: str, group: str) -> str:
-        """Name the group of images, a list in JSON, or take those of all from a table."""
+        """Name the group of images, a list in JSON, or take those of all from a table.
+
+        Without images and a group, those of all are their folders.
+        """
         names = self.own_names()
         if group.strip().endswith(".csv"):
             files = [self._root / name for name in names]
             said = self.groups.take(Path(self._typed_path(group)), files, names, self._root)
+        elif not images:
+            said = self.groups.give_folders(names)
         else:
             known = {printable(name): name for name in names}
             try:
@@ -236,6 +242,10 @@ class Project(Finding):
             said = self.groups.give(chosen, group)
         _, other = self.groups.table(names)
         return f"{said}; {other} is the table that was there before" if other else said
+
+    def n_folders(self) -> int:
+        """Return in how many folders the images are."""
+        return len({folder_of(name) for name in self.own_names()})
 
     def name_of(self, image: str) -> str:
         """Return the name of an image of a page, which may be of before the server's last start."""
@@ -259,6 +269,8 @@ class Project(Finding):
                 choices[each.name] = typed_number(choices[each.name], each.label)
             elif each.kind == "groups":  # a preview compares none
                 choices[each.name] = "" if only else self.groups.table(self.own_names())[0]
+                if not only and task.mark is None:
+                    self.runner.report(*self.groups.note(self.own_names()))
         if choices.get("model") and choices.get(task.given):  # which would be trained anew
             raise QueueError("give sorted images or a model, not both")
         with self._asking:  # what is marked from now on is not learnt
@@ -399,7 +411,8 @@ class Project(Finding):
             # First, for a kill: the marks have the labels of its queue, which is elsewhere then.
             self._note_made(task.kind, made | {"is_renamed": True}, marks, marks)
             if folder.exists() and any(folder.iterdir()):
-                os.replace(folder, self.folder / self.free_name(task.kind))
+                os.replace(folder, self.folder / (kept := self.free_name(task.kind)))
+                self.runner.report(f"note: the results of before are in the folder {kept}")
         self._note_made(task.kind, choices, marks, marks)
 
     def _made_with(self, kind: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -288,7 +288,8 @@ def _add_project(app: Flask, project: Project, previews: Previews) -> None:
 
     @app.get("/<token>/")
     def page(token: str) -> str:
-        return render_template("outlines.html", unit="outline", folder=project.folder, **_COMMON)
+        known = {"folder": project.folder, "n_folders": project.n_folders()}
+        return render_template("outlines.html", unit="outline", **_COMMON, **known)
 
     def stated() -> dict[str, Any]:
         state, part = project.state(), partial(get_template_attribute, "parts.html")
@@ -401,6 +402,7 @@ def _add_tasks(
     def task_page(token: str, kind: str) -> str:
         task, values = TASKS[kind], project.values(kind)
         known: dict[str, Any] = {"task": task, "images": project.listed_files(kind)}
+        known["n_folders"] = project.n_folders()
         known |= {"rare": [each for each in task.choices if each.is_rare]}
         known |= {"values": values, "words": sorted({*project.marks(kind).values()})}
         return render_template("task.html", unit="image", **_COMMON, **known)

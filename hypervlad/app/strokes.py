@@ -183,6 +183,8 @@ def _split(outlines: Outlines, own: Sequence[Outline], stroke: Points) -> Change
             assert part is not None
             label += part.label == label
             added.append(replace(part, class_name=each.class_name))
+    if not removed and len(own) < len(outlines.outlines):  # what is chosen is elsewhere
+        return _split(outlines, outlines.outlines, stroke)
     if not removed:
         raise ValueError("the stroke divides no outline: begin and end it beside the particle")
     n_removed = counted(len(removed), "outline")

@@ -197,7 +197,7 @@ _LOOK = Step("Looking for defects", "defects score MODEL IMAGES -o FOLDER", "kee
 _DEFECTS = Task(
     *("defects", "Defects"),
     "Learns from images without defects what is normal, and finds what differs in all images. Tick "
-    "in the list which images have no defect (with Shift, all from the last tick): 20 or more, or "
+    "in the list which images have no defect (with Shift, all from the last tick): 19 or more, or "
     "the threshold is a guess. Corrections that you save on the page of results change no number "
     "at once: they are learnt when you find defects again.",
     *("Find defects in all images", "All images are searched for defects."),
@@ -240,7 +240,8 @@ _MODEL = "file that was trained before, instead"
 _CLASSES = Task(
     *("classes", "Classes"),
     "Sorts whole images into classes. Write the class of some images in the list, three or more of "
-    "each class, or give images that are sorted already, or a model.",
+    "each class, or give images that are sorted already, or a model. To correct, write other "
+    "classes and classify again, or label the uncertain images and learn from these labels.",
     *("Classify all images", "All images are classified."),
     (
         Choice("source", "Sorted images", "", _SOURCE, "as written", "path"),

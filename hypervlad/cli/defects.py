@@ -162,6 +162,7 @@ def score(
                       what was left out of the image, and its share of it
       note            what may be wrong: faults of the image
       group           as --groups says; page and 'report' compare groups
+      in_training     "yes" if the model was trained on the image
     \b
     Columns of regions.csv, one line per region, in pixels:
       path, region    the regions of an image are numbered as on the page

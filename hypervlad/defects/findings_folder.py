@@ -125,6 +125,7 @@ def write_findings(
                 size = micrograph.pixel_size
                 regions = [_region_row(name, each, size) for each in found.regions]
                 row = {**_score_row(name, found, micrograph), **group_of.get(name, {})}
+                row |= {"in_training": "yes"} if found.in_training else {}
                 results.add(name, row, regions, files_of(name))
                 page.add(row, found, micrograph)
         finally:

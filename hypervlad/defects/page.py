@@ -170,13 +170,17 @@ class FindingsPage:
         threshold, scores = scorer.threshold_, [image.score for image in self.images]
         warning, pictures = _threshold_warning(scores, threshold), self.pictures()
         called = ("called anomalous", "found")
-        new = parts.Group("New images", scores, above=called, below=_OTHERS)
-        groups = [new, _held_out(scorer)]
+        title = "All images, also those of training" if self.n_in_training else "New images"
+        groups = [parts.Group(title, scores, above=called, below=_OTHERS), _held_out(scorer)]
         n_called, n = self.n_anomalous, self.n_scored
         lead = (
             f"Of {counted(n, 'image')}, {n_called} {verb(n_called, 'is', 'are')} called anomalous, "
             f"with {counted(self.n_regions, 'defective region')}."
         )
+        new = [row["called"] == "anomalous" for row in self.rows if not row.get("in_training")]
+        is_are = verb(sum(new), "is", "are")
+        known = f" Of the {counted(len(new), 'new image')}, {sum(new)} {is_are}."
+        lead += known * bool(self.n_in_training)
         some = f"The {len(pictures)} images with the highest scores, of {thousands(n)}"
         reviewed = (f"of {len(pictures)} reviewed",) * 2
         content = [
@@ -213,11 +217,12 @@ class FindingsPage:
             return None
         shown = {picture.image for picture in pictures}
         rows, marks = [], []
+        largest = max(each.region.area * (each.pixel_size or 1.0) ** 2 for each in self._regions)
         for each in self._regions:
             own, size = each.region, each.pixel_size or 1.0
             extents = own.length, own.breadth
             lengths = [(_length_text(v, each.pixel_size), size * v) for v in extents]
-            area, diameter = _area_texts(own, each.pixel_size)
+            area, diameter = _area_texts(own, each.pixel_size, largest)
             contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} %"
             marks.append(f"r{each.image}-{each.number}" if each.image in shown else "")
             name = f"{self.images[each.image].name}, region {each.number}"
@@ -396,9 +401,12 @@ def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
     return parts.base64_text(stream.getvalue())
 
 
-def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
-    """Return the area of a region, with its interval if that is known, and its diameter."""
-    size, unit = area_unit(region.area, pixel_size)
+def _area_texts(region: Region, pixel_size: float | None, largest: float = 0.0) -> list[str]:
+    """Return the area of a region, with its interval if that is known, and its diameter.
+
+    The unit suits the `largest` area of a table, in nm² or else in pixels.
+    """
+    size, unit = area_unit(largest / (pixel_size or 1.0) ** 2 or region.area, pixel_size)
     text = f"{number_text(size * region.area)} {unit.replace('um', 'µm').replace('2', '²')}"
     if region.area_interval is not None:
         low, high = region.area_interval

@@ -9,6 +9,7 @@ import numpy as np
 from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent
 from hypervlad.defects.findings_folder import TABLES
 from hypervlad.defects.groups import Defects, GroupedImages
+from hypervlad.images.errors import training_images_text
 from hypervlad.objects.results_folder import made_with, read_results
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
@@ -16,6 +17,8 @@ from hypervlad.pages.paper import Result
 from hypervlad.statistics.groups import Sample
 
 _MEAN_AREA = "defective share of the area, mean of images"
+_GIVEN = "as the files state, or as given"
+_NEW = "images called anomalous, of those not trained on"
 _OF_NUMBER = f"{paper.OF_MEAN}; at least as wide as a Poisson interval"
 _NO_SIZE = "No image with regions states its pixel size; areas are comparable at one magnification"
 
@@ -30,7 +33,9 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     of_all = [row for row in of_regions if row["path"] in paths_of_all]
     column, unit, size, lacking = "area", "px²", None, _NO_SIZE
     if any(row["area_um2"] for row in of_all or rows):
-        column, unit, size = "area_um2", "µm²", "as the files or --pixel-size state"
+        column, unit = "area_um2", "µm²"
+        in_both = [(float(row[column]), float(row["area"])) for row in of_all if row[column]]
+        size = paper.pixel_sizes_text(1000 * (um2 / px2) ** 0.5 for um2, px2 in in_both) or _GIVEN
         unknown = [row["path"] for row in rows if not row["area_um2"]]
         lacking = note_of_unscaled(unknown, f"be in areas; {paper.give_sizes()}") if unknown else ""
     n, limit = len(rows), float(rows[0]["threshold"])
@@ -55,6 +60,10 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
             Result("defective regions", len(known), group=name),
             *drawn[-1].results("area of regions", unit),
         ]
+    new = [row for row in rows if not row.get("in_training")]
+    if len(new) < n:
+        called = Defects.of(new).called if new else (float("nan"),) * 3
+        results.insert(2, Result.of(_NEW, called, "%", paper.OF_SHARE))
     results.insert(1, Result("threshold of the score", limit))
     results.append(Result("pixel size", size, source=lacking))
     what = "regions" if by == "number" else "area of regions"
@@ -80,6 +89,8 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         only = note_of_copies(grouped.copies_between, "images in other groups")
         notes.append(f"all groups together are counted {only}")
     notes += paper.notes_of(made, rows)
+    if n_learnt := n - len(new):
+        notes.append(f"{training_images_text(n_learnt, n)}; scores and numbers of all are too low")
     notes += [lacking] * bool(size and lacking)
     is_any = any(row["annotations"] for row in rows)
     is_kept = not is_any and made.get("annotations", "keep") == "keep"

@@ -110,7 +110,7 @@ def write_diameter_page(
         (group,) = groups
         ends = interval_text(group.interval.low, group.interval.high)
         of = counted(group.n_images, "image")
-        name = f"{group.places.unit}: median of {of}, 95 % interval {ends}"
+        name = f"{group.places.unit}: mean of the medians of {of}, 95 % interval {ends}"
         numbers = {name: number_text(group.median)} | numbers
     some = f"{len(shown)} of {counted(len(measured), 'image')}, evenly spaced. "
     header = ["Image", "Median", "95 % interval", "Places", "Measured as"]

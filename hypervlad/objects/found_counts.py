@@ -40,6 +40,7 @@ _MIN_FIELDS = 2  # whose true outlines are known
 _MIN_FOUND = 0.3
 _MAX_BEYOND = 0.05  # of the particles, of sizes about which the correction knows nothing
 _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of counts and sizes
+_NOISE = 1e-9  # of sums, below which an uncertainty is none
 _STRAY = 4  # pixels
 _AS_ONE = ", or count each as one: --set edges=leave_out (in Python, edges='leave_out')"
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
@@ -118,7 +119,7 @@ class FoundCounts(NamedTuple):
             together = math.sqrt(sum(each**2 for each in parts.values()))
             if self.is_unknown:
                 parts["finding"], combined = math.nan, "combined, without finding"
-            parts = {source: error for source, error in parts.items() if error != 0}
+            parts = {source: error for source, error in parts.items() if not error < _NOISE}
             lines += [
                 [name, source, 100 * error]
                 for source, error in {**parts, combined: together}.items()

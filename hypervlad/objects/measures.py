@@ -77,8 +77,9 @@ def measure(
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
           ends straight on to the outline, right to about two pixels for rods three times as long as
-          wide or longer. Of a closed loop it is half the circumference, of crossed fibres in one
-          outline the longest way; holes smaller than the largest disc in the particle are no loop;
+          wide or longer, and at least the equivalent diameter. Of a closed loop it is half the
+          circumference, of crossed fibres in one outline the longest way; holes smaller than the
+          largest disc in the particle are no loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
           and area, at most the length; of a particle with a hole, such as a ring or a hollow shell,
           that of its wall;
@@ -144,7 +145,8 @@ def measure(
     found = np.array([(*_describe(p.mask), *_along(p.mask)) for p in particles]).reshape(-1, 11)
     area, row, column, feret_max, feret_min, circularity, solidity = found.T[:7]
     length, end_to_end, persistence, walls = found.T[7:]
-    # A rod with round ends has the area l w - (1 - pi / 4) w^2.
+    # A rod with round ends has the area l w - (1 - pi / 4) w^2; the shortest one is a disc.
+    length = np.maximum(length, np.sqrt(4 * area / np.pi))
     root = np.sqrt(np.maximum(length**2 - (4 - np.pi) * area, 0))
     width = np.where(walls > 0, area / np.maximum(walls, 1), 2 * area / (length + root))
     lengths = {

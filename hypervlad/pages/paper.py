@@ -203,9 +203,9 @@ class Histogram:
             by_hand = ", and images outlined by hand," * bool(len(self.sample.others))
             why = _NEEDED.format(self.unit, by_hand)
         more = len(self.sample.values) / max(n, 1)
-        for name, each in ((f"{self.unit}s with {self.thing}", 1.0), (self.thing, more)):
+        for name, each in ((self.unit, 1.0), (self.thing, more)):
             number = None if math.isnan(needed) else math.ceil(needed * each)
-            text = f"{name}s in all for a median within {100 * PRECISION:g} %"
+            text = f"{name}s needed for a median within {100 * PRECISION:g} %"
             lines.append(Result(text, number, source=why, group=self.name))
         return lines
 

@@ -358,7 +358,7 @@ def test_fibres_are_measured_without_a_shell(browser: Any, serve: Any, tmp_path:
     browser.execute_script("document.querySelectorAll('.rows a')[1].click()")
     page.until(lambda: browser.execute_script("return location.hash") == "#f1")
     body = browser.find_element("tag name", "body")
-    page.until(lambda: "nm: median of 2 images, 95 % interval" in body.text)
+    page.until(lambda: "nm: mean of the medians of 2 images, 95 % interval" in body.text)
     (left_out := results / "diameters_left_out.csv").symlink_to(tmp_path / "elsewhere")
     save = "mark(['f0-0'], true, figures[0]); saveDecisions()"
     browser.execute_script(f"save = (name) => {{ window.downloaded = name; }}; {save}")
@@ -406,4 +406,9 @@ def test_fibres_are_measured_without_a_shell(browser: Any, serve: Any, tmp_path:
     page.until(lambda: (at := browser.execute_script(ends))[0] < at[1] < 901)
     page.find("#choices .primary", "css selector").click()
     page.until(lambda: "tick images without defects" in page.text("task-lines"))
+    away = "sent = fetch; fetch = async () => { throw new TypeError('away'); }; refresh()"
+    browser.execute_script(away)
+    page.until(lambda: "does not answer" in page.text("trouble"))
+    browser.execute_script("fetch = sent")
+    page.until(lambda: not page.find("trouble").is_displayed())
     browser.set_window_size(1366, 900)

@@ -82,7 +82,8 @@ def test_scores_become_maps_overlays_and_tables(model, folder, tmp_path):
 def test_a_report_counts_copies_once_and_leaves_out_areas_of_unknown_size(model, folder, tmp_path):
     images, sizes = shutil.copytree(folder / "new" / "blots", tmp_path / "in"), tmp_path / "nm.csv"
     shutil.copy(images / "0.tif", images / "copy.tif")
-    sizes.write_text("path,pixel_size\nin/0.tif,5\nin/copy.tif,5\n")
+    shutil.copy(folder / "good" / "0.png", images / "learnt.png")
+    sizes.write_text("path,pixel_size\nin/0.tif,5\nin/copy.tif,5\nin/learnt.png,5\n")
     out, paper = tmp_path / "out", tmp_path / "paper"
     run("defects", "score", model, images, "-o", out, "--pixel-size", sizes, "--quiet")
     said = run("report", out, "-o", paper).stdout
@@ -91,8 +92,12 @@ def test_a_report_counts_copies_once_and_leaves_out_areas_of_unknown_size(model,
     shown = {row["quantity"]: row["value"] for row in rows_of(paper / "results.csv")}
     areas = [float(row["area_um2"]) for row in rows_of(out / "regions.csv") if "0" in row["path"]]
     assert (shown["images scored"], float(shown["area of regions, mean"])) == (
-        *("2", pytest.approx(np.mean(areas), rel=1e-4)),
+        *("3", pytest.approx(np.mean(areas), rel=1e-4)),
     )
+    new = [row["called"] == "anomalous" for row in rows_of(out / "scores.csv")][:2]
+    called = "images called anomalous, of those not trained on"
+    assert float(shown[called]) == 100 * np.mean(new)
+    assert (shown["pixel size"], "1 of 3 images is a training image" in said) == ("5 nm", True)
     assert "letters were looked for, and none was found" in (paper / "methods.txt").read_text()
 
 

@@ -71,7 +71,7 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
     app.edit("draw", [], rectangle(20, 20, 60, 60))  # others keep their pixels
     assert "that do not touch" in app.edit("merge", [4, 5])
     app.undo()
-    assert "split into 2" in app.edit("split", [], [[80, 85], [80, 135]])
+    assert "split into 2" in app.edit("split", [one], [[80, 85], [80, 135]]), "chosen elsewhere"
     areas = app.areas()
     assert areas[large] + areas[7] == 1600
     assert abs(areas[large] - areas[7]) <= 80, "in its middle, to a pixel"
@@ -445,8 +445,9 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
         assert own == ({}, True), "nobody has corrected, and a person's table is kept"
     (tmp_path / "g.csv").write_text("path,group\na.png,x\nb.png,y\nc.png,y\n")
     given = (["c.png"], "../g.csv", ["x", "y"]), (["b.png"], "", ["x", "none"])
-    for names, typed, groups in (*given, (["a.png", "c.png"], "", [None, None])):
-        app.post("group", images=json.dumps(names), group=typed)
+    given += ((), "", ["no folder"] * 2), (["a.png", "b.png", "c.png"], "", [None, None])
+    for names, typed, groups in given:
+        app.post("group", images=json.dumps(names) if names else "", group=typed)
         app.ended("find", **choices)
         assert [each.group for each in FoundFolder(results).fields] == groups
     assert app.send("group", {"images": '["x.png"]', "group": "x"}).status == 409

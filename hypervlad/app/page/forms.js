@@ -4,8 +4,17 @@ const BUSY_POLL = 300; // ms between questions how far the task is
 
 let asking = 0; // the timer of the next question
 let ended = ""; // state and kind of the task as shown last
+let isCutOff = false; // from the server
 
-function request(path, body = {}) { return post(path, body).catch((error) => { showFailure(error); return null; }); }
+// Return the answer, or null; while the server does not answer, ask again how everything is.
+async function request(path, body = {}) {
+  const answer = await post(path, body).catch((error) => { showFailure(error); return error; });
+  const isAnswered = !(answer instanceof Error);
+  if (isAnswered && isCutOff) hideTrouble(); // other troubles stay to be read
+  isCutOff = !isAnswered && !(answer instanceof Refused);
+  if (isCutOff) { clearTimeout(asking); asking = setTimeout(refresh, RETRY); }
+  return isAnswered ? answer : null;
+}
 
 // Show what the server has rendered: a button that is pressed just now, a selection and what is typed stay.
 function update(place, html) { renew(place, Object.assign(document.createElement("template"), { innerHTML: html }).content); }

@@ -19,7 +19,6 @@ let stroke = null; // points that are being drawn
 let cross = null; // where arrow keys have moved the cross, in pixels of the image
 let drag = null;
 let line = Promise.resolve(); // what is sent, in order
-let isCutOff = false; // from the server
 let asked = 0; // what there is, so often: of two answers, that to the later question counts
 let refusals = 0; // so far
 const pointers = new Map();
@@ -32,25 +31,18 @@ let note = ""; // why edits are not in the folder's files yet
 async function refresh() {
   if (busy || stroke) return;
   const clicked = clicks;
-  try {
-    const answer = { asked: ++asked, ...await post("images", {}) };
-    if (isCutOff) hideTrouble(); // other troubles stay to be read
-    isCutOff = false;
-    if (busy || clicked !== clicks || stroke || answer.asked < state.asked) return;
-    takeList(answer);
-    await inLine(async () => { // an image that is opened twice would lose what was chosen meanwhile
-      const isAnew = shown?.id < 0;
-      const mine = images.find(({ id, name }) => shown && (isAnew ? name === shown.name : id === shown.id));
-      if (images.length && (!shown || isAnew)) await open(shown ? mine?.id : Number(location.hash.slice(1)) || (inOrder().find(({ error }) => !error) ?? images[0]).id);
-      else if (mine && mine.version !== shown.version && !(mine.error && shown.version < 0)) {
-        if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
-        await open(mine.id);
-      }
-    });
-  } catch (error) {
-    isCutOff = true;
-    showFailure(error);
-  }
+  const answer = { asked: ++asked, ...await request("images") };
+  if (!answer.images || busy || clicked !== clicks || stroke || answer.asked < state.asked) return;
+  takeList(answer);
+  await inLine(async () => { // an image that is opened twice would lose what was chosen meanwhile
+    const isAnew = shown?.id < 0;
+    const mine = images.find(({ id, name }) => shown && (isAnew ? name === shown.name : id === shown.id));
+    if (images.length && (!shown || isAnew)) await open(shown ? mine?.id : Number(location.hash.slice(1)) || (inOrder().find(({ error }) => !error) ?? images[0]).id);
+    else if (mine && mine.version !== shown.version && !(mine.error && shown.version < 0)) {
+      if (shown.version >= 0) say("this image was changed in another window: it is shown as it is now");
+      await open(mine.id);
+    }
+  });
 }
 
 function takeList(answer) {
@@ -282,12 +274,11 @@ function turnToDoubtful() {
 
 function extent() { return shown ? [shown.width, shown.height] : [1, 1]; }
 
-function bringIntoView([x, y]) {
-  const margin = 40;
-  const [width, height] = size();
-  const [left, top] = [view.scale * x + view.x, view.scale * y + view.y];
-  if (left < margin || left > width - margin) view.x += width / 2 - left;
-  if (top < margin || top > height - margin) view.y += height / 2 - top;
+function bringIntoView(pixel) {
+  size().forEach((side, axis) => {
+    const [at, margin] = [view.scale * pixel[axis] + view["xy"[axis]], view.scale * extent()[axis] > side + 1 ? 40 : 0]; // none where all is in sight
+    if (at < margin || at > side - margin) view["xy"[axis]] += side / 2 - at;
+  });
 }
 
 function draw() { waiting ||= requestAnimationFrame(() => { waiting = 0; paint(); }); }

@@ -70,7 +70,7 @@ function showTrouble(words, canGiveUp) {
   by("trouble").hidden = false;
 }
 
-function showFailure(error, words = "The server does not answer. This page may be out of date; nothing is lost.") {
+function showFailure(error, words = "The server does not answer. Nothing is lost: start “hypervlad app” again with the same folder, and this page goes on.") {
   showTrouble(error instanceof Answered ? error.message : words, false);
 }
 

@@ -144,14 +144,14 @@ def test_pinholes_make_no_loops_and_rings_do():
     for hole in (1, 3, 6):
         found = measured((distance <= 20) & (distance >= hole))
         assert found.area_px2 < whole.area_px2
-        assert found.length_px == whole.length_px
+        assert found.length_px == pytest.approx(whole.length_px, rel=0.06)
     assert measured((distance <= 20) & (distance > 16)).aspect_ratio > 6
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (1, 50), (50, 2)])
 def test_the_smallest_particles_have_measures(shape):
     found = measured(np.ones(shape, bool))
-    assert found.length_px == pytest.approx(max(shape), abs=2 if min(shape) == 2 else 0)
+    assert found.length_px == pytest.approx(max(shape), abs=(0.2, 2)[min(shape) - 1])
     assert found.feret_min_px == pytest.approx(0.5**0.5 if shape == (1, 1) else min(shape))
     assert 1 <= found.aspect_ratio <= max(shape)
 

@@ -237,7 +237,7 @@ def test_a_mean_contains_the_error_of_the_pixel_size_and_more_fields_do_not_redu
     assert wider == pytest.approx([mean / np.exp(reach[0]), mean * np.exp(reach[1])], rel=1e-5)
     methods = (folder.path.parent / "report/methods.txt").read_text()
     assert "They contain an error of the pixel size of 50 %." in methods
-    needed = "", "fields with particles in all for a median within 5 %"
+    needed = "", "fields needed for a median within 5 %"
     few, more, none = (
         report_of(folder, "--set", f"pixel_size_error={each}")[0][needed]["value"]
         for each in (0, 0.04, 0.5)
