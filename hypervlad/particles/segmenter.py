@@ -55,7 +55,14 @@ from hypervlad.particles.decoder import (
     standardised,
     train,
 )
-from hypervlad.particles.training_fields import OutlinedFields, at_own_scale, trained_size
+from hypervlad.particles.fainter import faint_spots
+from hypervlad.particles.training_fields import (
+    MIN_FOUND,
+    OutlinedFields,
+    at_own_scale,
+    look_of,
+    trained_size,
+)
 from hypervlad.statistics.outlines import OutlineTally
 from hypervlad.statistics.splits import check_groups, group_folds
 
@@ -64,7 +71,6 @@ _MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
 _SEPARATIONS, _OF_NECKS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9), (0.7, 0.75, 0.8, 0.85)
 _RULES = [(s, n) for s in _SEPARATIONS for n in (False, True) if s in _OF_NECKS or not n]
 _NECK = 0.3  # pixels
-_MIN_FOUND = 5  # particles, whose median says something about the magnification
 
 
 @dataclass(frozen=True)
@@ -435,30 +441,41 @@ class HypercolumnSegmenter(NetworkEstimator):
         return model.fields(grey, self.tile_size)
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
-        sample = self._read(image, annotations, read_options)
-        parts = separated(self._fields(sample, image), self.separation_, self.min_area)
-        labels = _joined(parts, self.at_necks_)
-        note = self._doubt_about(sample, labels)
-        if labels.shape != sample.mask.shape:
-            labels = renumbered(at_own_scale(labels, sample.mask.shape))
+        sample, missed = self._read(image, annotations, read_options), ""
+        labels, scale = self._labels(sample, image)
+        if spots := faint_spots(sample, labels, None, self.min_area):
+            again, _ = self._labels(sample._replace(grey=spots.grey), image)
+            labels = spots.added(labels, again)
+            _, missed = spots.missed(labels)
         n_beside = drop_hidden(labels, sample, self.min_area)
-        return replace(
+        found = replace(
             Outlines.of_labels(labels),
             pixel_size=sample.pixel_size,
             annotations=sample.annotations,
             n_beside=n_beside,
-            note=note,
         )
+        return replace(found, note=joined_notes([missed, self._doubt_about(sample, found, scale)]))
 
-    def _doubt_about(self, sample: Sample, labels: LabelMap | None = None) -> str:
+    def _labels(self, sample: Sample, image: Any) -> tuple[LabelMap, float]:
+        """Return particles in the image's pixels, and how many of training each of these is."""
+        parts = separated(self._fields(sample, image), self.separation_, self.min_area)
+        labels, scale = _joined(parts, self.at_necks_), len(parts) / len(sample.mask)
+        if labels.shape != sample.mask.shape:
+            labels = renumbered(at_own_scale(labels, sample.mask.shape))
+        return labels, scale
+
+    def _doubt_about(
+        self, sample: Sample, found: Outlines | None = None, scale: float = 1.0
+    ) -> str:
         diameters, pixel_size = np.zeros(0), sample.pixel_size
         # Before an image is resampled, which changes its sharpness in any case.
-        unlike = self.faults_.effects(faults_of_input(sample.grey), ON_OUTLINES)
-        notes = [note_of(sentence, fact) for sentence, fact in unlike]
-        if labels is not None:
-            diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
+        look = faults_of_input(sample.grey) if found is None else look_of(sample.grey, found)
+        notes = [note_of(*each) for each in self.faults_.effects(look, ON_OUTLINES)]
+        if found is not None:
+            areas = [np.count_nonzero(each.mask) for each in found]
+            diameters = np.sqrt(4 / np.pi * np.array(areas)) * scale
             notes += ["no particle is found"] * (not len(diameters))
-        if len(diameters) >= _MIN_FOUND:
+        if len(diameters) >= MIN_FOUND:
             low, high = self.diameters_
             if not low <= (middle := float(np.median(diameters))) <= high:
                 notes.append(

@@ -21,6 +21,7 @@ from hypervlad.images.faults import Faults, faults_of_input
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name
 from hypervlad.images.sample import read_grey
+from hypervlad.objects.measures import shape_measures
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import largest_piece
@@ -31,6 +32,7 @@ _MIN_SIDE = 8  # pixels, of a field at the scale of training
 _MAX_ENLARGED = 8  # times: a particle that was learnt would have less than a pixel or two
 _USUAL = (5, 95)  # percentiles of training particles' diameters
 _ROWS = 256  # that are enlarged at once
+MIN_FOUND = 5  # particles, of which medians and quarters say something
 
 
 class OutlinedFields:
@@ -108,7 +110,7 @@ class OutlinedFields:
             digest.update(outlines.label_image().tobytes())
             digests.append(digest.hexdigest())
             contrasts.append(brightness_of(grey)[1])
-            self.faults.append(faults_of_input(grey))
+            self.faults.append(look_of(grey, outlines))
             shapes.append(grey.shape)
             sizes.append(size)
             areas.append([int(outline.mask.sum()) for outline in outlines])
@@ -136,6 +138,20 @@ class OutlinedFields:
         self._areas = [
             round(area * scale**2) for own, scale in zip(areas, scales, strict=True) for area in own
         ]
+
+
+def look_of(grey: NDArray[np.float32], outlines: Outlines) -> Faults:
+    """Describe how an image looks and, if several are whole, how its particles do."""
+    look, labels = faults_of_input(grey), outlines.label_image()
+    whole = [each for each in outlines.as_particles() if not each.touches_edge]
+    if len(whole) < MIN_FOUND or labels.all():
+        return look
+    shapes = [shape_measures(each.mask) for each in whole]
+    width, solidity = np.quantile(shapes, 0.25, axis=0)[[1, 3]].tolist()
+    means = np.array([grey[each.window][each.mask].mean() for each in whole])
+    faint, clear = np.quantile(np.abs(means - np.median(grey[labels == 0])), (0.25, 0.75)).tolist()
+    evenness = faint / max(clear, 1e-9)
+    return look._replace(elongation=1 / width, solidity=solidity, evenness=evenness)
 
 
 def trained_size(
