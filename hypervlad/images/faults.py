@@ -37,7 +37,7 @@ _N_OCTAVES = 3  # details of one, two and four pixels
 # Looks may lie outside of the range of most by this share of it, of few images by more: with less,
 # more than two of a hundred images of the same source would be warned of.
 _FENCE, _OF_FEW = 0.5, 5
-_TOLERANCE = 0.1  # beyond that; all as logarithms
+TOLERANCE = 0.1  # beyond that; all as logarithms
 _LOOKS = "brightness", "contrast", "noise", "sharpness", "texture"
 _LOOKS = *_LOOKS, "elongation", "solidity", "evenness"  # the last ones of outlined particles
 _SLIGHT = 0.02, 0.3, 0.01  # unevenness, shift and bands that are none
@@ -287,7 +287,7 @@ def _sentence(what: str, then: str, facts: Mapping[str, float | str], _n_images:
 
 def _looks_matter(then: str, kinds: Sequence[str] = _LOOKS) -> Effects:
     """Return what other looks do, in one sentence for all of these kinds."""
-    return dict.fromkeys(kinds, (_TOLERANCE, partial(_sentence, _UNLIKE, then)))
+    return dict.fromkeys(kinds, (TOLERANCE, partial(_sentence, _UNLIKE, then)))
 
 
 # From where on numbers of drawn images change: `python -m benchmarks.particles.faults`.

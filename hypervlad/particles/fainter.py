@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
-from hypervlad.images.resampling import halved, smoothed
+from hypervlad.images.resampling import halved, nearest, smoothed
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, renumbered
 from hypervlad.particles.contrast import stands_out
 from hypervlad.particles.decoder import brightness_of
-from hypervlad.particles.training_fields import nearest
 
 _NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
 _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these

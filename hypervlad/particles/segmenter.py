@@ -29,7 +29,7 @@ from hypervlad.features.network import (
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS
 from hypervlad.images import ReadOptions
-from hypervlad.images.faults import ON_OUTLINES, UsualFaults, faults_of_input
+from hypervlad.images.faults import ON_OUTLINES, TOLERANCE, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.images.sample import (
@@ -157,13 +157,17 @@ class HypercolumnSegmenter(NetworkEstimator):
     contrast_ : float
         Typical range of grey values of the training images.
     faults_ : UsualFaults
-        How these look: images of unusual noise or sharpness are warned of.
+        How these and their particles look: images of unusual noise or sharpness, and particles of
+        other shapes or contrasts, are warned of.
     pixel_size_ : float or None
         Median nanometres per pixel of the training images, as far as they are known. All images of
         known pixel size are brought to it, and their outlines back to their own pixels.
     diameters_ : (float, float)
         Between which 90 % of the equivalent diameters of training particles lie, in pixels of
         `pixel_size_`.
+    leaves_out_faint_ : bool
+        Whether training images show spots much fainter than particles, alike and without outlines.
+        If not, such spots are looked for, and outlined or mentioned.
     taps_ : tuple of str
     weights_digest_ : str
         SHA-256 of the network's tensors.
@@ -204,6 +208,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     faults_: Annotated[UsualFaults, Record(UsualFaults)]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
     diameters_: Annotated[tuple[float, ...], Each(Value(float))]
+    leaves_out_faint_: Annotated[bool, Value(bool)]
     taps_: Annotated[tuple[str, ...], Each(Value(str))]
     weights_digest_: Annotated[str, Value(str)]
     losses_: Annotated[tuple[float, ...], Each(Value(float))]
@@ -324,6 +329,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
         self.faults_ = UsualFaults.among(fields.faults)
+        self.leaves_out_faint_ = fields.leave_out_faint
         self.separation_, self.at_necks_, self.losses_ = separation, at_necks, tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
@@ -366,8 +372,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         -----
         UserWarning
             If the pixel size is known of an image but not of the training images, or the other way
-            round, an image has other noise or sharpness than nearly all of training, particles are
-            smaller or larger than there, or none are found.
+            round, an image has other noise or sharpness than nearly all of training, particles have
+            other sizes, shapes or contrasts than there, or none are found.
         """
         check_is_fitted(self)
         find = one_or_many()(partial(self._found, annotations, read_options))
@@ -443,7 +449,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample, missed = self._read(image, annotations, read_options), ""
         labels, scale = self._labels(sample, image)
-        if spots := faint_spots(sample, labels, None, self.min_area):
+        spots = faint_spots(sample, labels, None, self.min_area)
+        if spots and not self.leaves_out_faint_:
             again, _ = self._labels(sample._replace(grey=spots.grey), image)
             labels = spots.added(labels, again)
             _, missed = spots.missed(labels)
@@ -477,7 +484,8 @@ class HypercolumnSegmenter(NetworkEstimator):
             notes += ["no particle is found"] * (not len(diameters))
         if len(diameters) >= MIN_FOUND:
             low, high = self.diameters_
-            if not low <= (middle := float(np.median(diameters))) <= high:
+            middle, beyond = float(np.median(diameters)), np.exp(TOLERANCE)
+            if not low / beyond <= middle <= high * beyond:
                 notes.append(
                     f"particles of this image ({middle:.3g} pixels wide at the scale of training) "
                     f"differ from most there, {low:.3g} to {high:.3g}: is it another "

@@ -20,12 +20,15 @@ from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.faults import Faults, faults_of_input
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name
-from hypervlad.images.sample import read_grey
+from hypervlad.images.resampling import nearest
+from hypervlad.images.sample import Sample, read_grey
+from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.measures import shape_measures
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import largest_piece
 from hypervlad.particles.decoder import Targets, brightness_of
+from hypervlad.particles.fainter import faint_spots
 
 _SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
 _MIN_SIDE = 8  # pixels, of a field at the scale of training
@@ -56,6 +59,7 @@ class OutlinedFields:
             )
         self.order = np.arange(len(images))
         self.pixel_size: float | None = None
+        self.leave_out_faint = False  # spots that are alike, and much fainter than particles
         self._areas = list[int]()
         self._check()
 
@@ -106,11 +110,14 @@ class OutlinedFields:
         self.faults = list[Faults]()
         for number in range(len(self)):
             grey, outlines, size = self.read(number)
-            digest = hashlib.sha256(grey.tobytes())
-            digest.update(outlines.label_image().tobytes())
+            digest, labels = hashlib.sha256(grey.tobytes()), outlines.label_image()
+            digest.update(labels.tobytes())
             digests.append(digest.hexdigest())
             contrasts.append(brightness_of(grey)[1])
             self.faults.append(look_of(grey, outlines))
+            sample = Sample(grey, np.ones(grey.shape, bool), size, [])
+            if spots := faint_spots(sample, labels, None, MIN_AREA):
+                self.leave_out_faint |= bool(spots.missed(labels)[0])
             shapes.append(grey.shape)
             sizes.append(size)
             areas.append([int(outline.mask.sum()) for outline in outlines])
@@ -177,15 +184,6 @@ def trained_size(
         f"{size[1]:,} of {trained:.4g} nm, as in training, {limit}; correct its pixel size if it "
         "is wrong, or leave the image out"
     )
-
-
-def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
-    rows, columns = (
-        ((np.arange(n) + 0.5) * own / n).astype(np.intp)
-        for n, own in zip(size, values.shape, strict=True)
-    )
-    found: NDArray[Any] = values[rows[:, None], columns]
-    return found
 
 
 def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:
