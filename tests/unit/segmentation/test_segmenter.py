@@ -142,7 +142,7 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
             model.predict(images[:1], read_options={"pixel_size": size})
 
 
-@pytest.mark.filterwarnings("ignore:scan lines")  # of a grid
+@pytest.mark.filterwarnings("ignore:(scan lines|.*unlike nearly)")  # the former of a grid
 def test_particles_unlike_those_of_training_are_noted():
     rows, columns = np.mgrid[-16:16, -16:16]
 
