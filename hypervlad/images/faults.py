@@ -37,8 +37,9 @@ _N_OCTAVES = 3  # details of one, two and four pixels
 # Looks may lie outside of the range of most by this share of it, of few images by more: with less,
 # more than two of a hundred images of the same source would be warned of.
 _FENCE, _OF_FEW = 0.5, 5
-_TOLERANCE = 0.1  # beyond that; all as logarithms
+TOLERANCE = 0.1  # beyond that; all as logarithms
 _LOOKS = "brightness", "contrast", "noise", "sharpness", "texture"
+_LOOKS = *_LOOKS, "elongation", "solidity", "evenness"  # the last ones of outlined particles
 _SLIGHT = 0.02, 0.3, 0.01  # unevenness, shift and bands that are none
 _OTHER = 3.0  # times the same across the scan lines, which the sample may show, too
 
@@ -73,6 +74,11 @@ class Faults(NamedTuple):
     #: that of what it is of a quarter of the size. White noise has 2.
     sharpness: float = 0.0
     texture: float = 0.0
+    #: Of its outlined particles, upper quartile of length over width, lower quartile of the area
+    #: over that of the convex hull, and of the contrast to the background over the upper one.
+    elongation: float = 0.0
+    solidity: float = 0.0
+    evenness: float = 0.0
 
     def without_looks(self) -> Faults:
         return self._replace(**dict.fromkeys(_LOOKS, 0.0))
@@ -219,8 +225,12 @@ class UsualFaults:
     @classmethod
     def among(cls, images: Sequence[Faults]) -> UsualFaults:
         known = np.reshape(images or [Faults()], (-1, len(Faults._fields)))
-        least, most = np.quantile(known, (1 - _MOST, _MOST), axis=0).tolist()
-        return cls(tuple(least), tuple(most), len(images))
+        limits = list[Any]()
+        for kind, own in zip(Faults._fields, known.T, strict=True):
+            is_measured = own > 0 if kind in _LOOKS and own.any() else np.ones(len(own), bool)
+            limits.append(np.quantile(own[is_measured], (1 - _MOST, _MOST)).tolist())
+        least, most = zip(*limits, strict=True)
+        return cls(least, most, len(images))
 
     def effects(self, found: Faults, effects: Effects) -> Iterator[tuple[Sentence, Any]]:
         """Give what larger faults than usual in training, and other looks, do, with how large."""
@@ -277,7 +287,7 @@ def _sentence(what: str, then: str, facts: Mapping[str, float | str], _n_images:
 
 def _looks_matter(then: str, kinds: Sequence[str] = _LOOKS) -> Effects:
     """Return what other looks do, in one sentence for all of these kinds."""
-    return dict.fromkeys(kinds, (_TOLERANCE, partial(_sentence, _UNLIKE, then)))
+    return dict.fromkeys(kinds, (TOLERANCE, partial(_sentence, _UNLIKE, then)))
 
 
 # From where on numbers of drawn images change: `python -m benchmarks.particles.faults`.
@@ -324,7 +334,7 @@ ON_DEFECTS = _effects(
     "without a defect were called anomalous because of a blur of 3 pixels or twice the contrast, "
     "and the noise of few electrons hid all defects of tiles, of which 25 % were found without it"
 )
-ON_OUTLINES = _looks_matter("outlines may be wrong", ("noise", "sharpness", "texture"))
+ON_OUTLINES = _looks_matter("outlines may be wrong", _LOOKS[2:])
 
 
 def _deviation(values: NDArray[np.floating[Any]]) -> float:

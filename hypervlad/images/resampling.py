@@ -61,6 +61,15 @@ def by_rows(
     return found
 
 
+def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    rows, columns = (
+        ((np.arange(n) + 0.5) * own / n).astype(np.intp)
+        for n, own in zip(size, values.shape, strict=True)
+    )
+    found: NDArray[Any] = values[rows[:, None], columns]
+    return found
+
+
 def halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return an image of half the size, without an odd last row or column."""
     even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]

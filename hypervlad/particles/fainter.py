@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
-from hypervlad.images.resampling import halved, smoothed
+from hypervlad.images.resampling import halved, nearest, smoothed
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, renumbered
 from hypervlad.particles.contrast import stands_out
 from hypervlad.particles.decoder import brightness_of
-from hypervlad.particles.training_fields import nearest
 
 _NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
 _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these
@@ -35,7 +34,7 @@ _LEAST_WEIGHT = np.float32(0.02)  # of pixels beside particles, for those far fr
 _AT_MOST = 1024  # pixels of a side, by which ranges are judged
 _NOTE = (
     "{:,} spots as faint as each other, {:.2g} times as much as other particles, stand out from "
-    "the noise, but have no outline: the range of numbers contains them, sizes leave them out"
+    "the noise, but have no outline: numbers and sizes leave them out"
 )
 
 
@@ -92,14 +91,18 @@ def evened(sample: Sample, labels: LabelMap) -> NDArray[np.float32] | None:
 
 
 def faint_spots(
-    sample: Sample, labels: LabelMap, polarity: str, min_area: int
+    sample: Sample, labels: LabelMap, polarity: str | None, min_area: int
 ) -> FaintSpots | None:
-    """Look for several spots that are alike, and much fainter than outlined particles."""
-    sign = 1 if polarity == "bright" else -1
+    """Look for several spots that are alike, and much fainter than outlined particles.
+
+    These have a polarity, or that of their medians.
+    """
     half, is_own, free = _beside(sample, labels)
-    half = sign * half
     if np.count_nonzero(free[_INNER]) < _LEAST or not is_own.any():
         return None
+    is_bright = bool(np.median(half[is_own]) > np.median(half[free]))
+    sign = 1 if (is_bright if polarity is None else polarity == "bright") else -1
+    half = sign * half
     beyond = stands_out(np.where(free, half, 0), free.astype(np.float32), _NARROW, _WIDE)
     within = np.zeros_like(free)
     within[_INNER] = free[_INNER]

@@ -13,6 +13,7 @@ from hypervlad.common.constraints import Integer, OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.common.wording import counted
 from hypervlad.images import ReadOptions
+from hypervlad.images.resampling import nearest
 from hypervlad.images.sample import Annotations, Sample, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.particle import Outlines
@@ -25,7 +26,6 @@ from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
 from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound
 from hypervlad.particles.scales import FEW, Scales, Search
 from hypervlad.particles.soft_edges import to_soft_edges
-from hypervlad.particles.training_fields import nearest
 
 # Regions too small for particles that are mentioned, for each particle.
 _MANY_SPECKS = 0.05

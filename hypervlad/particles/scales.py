@@ -13,6 +13,7 @@ from skimage.transform import resize
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
+from hypervlad.images.resampling import nearest
 from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -41,7 +42,6 @@ from hypervlad.particles.doubt import Doubt, are_lumps
 from hypervlad.particles.joining import Joined, Joiner
 from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound, chosen_polarity
 from hypervlad.particles.soft_edges import is_sphere
-from hypervlad.particles.training_fields import nearest
 from hypervlad.statistics.groups import weighted_quantiles
 
 _SEPARATION, _MIN_PIECE = 0.95, 4  # of the parts that are then joined, the latter in pixels

@@ -29,7 +29,7 @@ from hypervlad.features.network import (
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS
 from hypervlad.images import ReadOptions
-from hypervlad.images.faults import ON_OUTLINES, UsualFaults, faults_of_input
+from hypervlad.images.faults import ON_OUTLINES, TOLERANCE, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.images.sample import (
@@ -55,7 +55,14 @@ from hypervlad.particles.decoder import (
     standardised,
     train,
 )
-from hypervlad.particles.training_fields import OutlinedFields, at_own_scale, trained_size
+from hypervlad.particles.fainter import faint_spots
+from hypervlad.particles.training_fields import (
+    MIN_FOUND,
+    OutlinedFields,
+    at_own_scale,
+    look_of,
+    trained_size,
+)
 from hypervlad.statistics.outlines import OutlineTally
 from hypervlad.statistics.splits import check_groups, group_folds
 
@@ -64,7 +71,6 @@ _MIN_GROUPS, _N_FOLDS = 4, 3  # in which each image is held out once
 _SEPARATIONS, _OF_NECKS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9), (0.7, 0.75, 0.8, 0.85)
 _RULES = [(s, n) for s in _SEPARATIONS for n in (False, True) if s in _OF_NECKS or not n]
 _NECK = 0.3  # pixels
-_MIN_FOUND = 5  # particles, whose median says something about the magnification
 
 
 @dataclass(frozen=True)
@@ -151,13 +157,17 @@ class HypercolumnSegmenter(NetworkEstimator):
     contrast_ : float
         Typical range of grey values of the training images.
     faults_ : UsualFaults
-        How these look: images of unusual noise or sharpness are warned of.
+        How these and their particles look: images of unusual noise or sharpness, and particles of
+        other shapes or contrasts, are warned of.
     pixel_size_ : float or None
         Median nanometres per pixel of the training images, as far as they are known. All images of
         known pixel size are brought to it, and their outlines back to their own pixels.
     diameters_ : (float, float)
         Between which 90 % of the equivalent diameters of training particles lie, in pixels of
         `pixel_size_`.
+    leaves_out_faint_ : bool
+        Whether training images show spots much fainter than particles, alike and without outlines.
+        If not, such spots are looked for, and outlined or mentioned.
     taps_ : tuple of str
     weights_digest_ : str
         SHA-256 of the network's tensors.
@@ -198,6 +208,7 @@ class HypercolumnSegmenter(NetworkEstimator):
     faults_: Annotated[UsualFaults, Record(UsualFaults)]
     pixel_size_: Annotated[float | None, Maybe(Value(float, Number(above=0)))]
     diameters_: Annotated[tuple[float, ...], Each(Value(float))]
+    leaves_out_faint_: Annotated[bool, Value(bool)]
     taps_: Annotated[tuple[str, ...], Each(Value(str))]
     weights_digest_: Annotated[str, Value(str)]
     losses_: Annotated[tuple[float, ...], Each(Value(float))]
@@ -318,6 +329,7 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.pixel_size_, self.diameters_ = fields.pixel_size, fields.usual_diameters()
         self.held_out_, self.detection_, self.contrast_ = assessed, detection, contrast
         self.faults_ = UsualFaults.among(fields.faults)
+        self.leaves_out_faint_ = fields.leave_out_faint
         self.separation_, self.at_necks_, self.losses_ = separation, at_necks, tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
@@ -360,8 +372,8 @@ class HypercolumnSegmenter(NetworkEstimator):
         -----
         UserWarning
             If the pixel size is known of an image but not of the training images, or the other way
-            round, an image has other noise or sharpness than nearly all of training, particles are
-            smaller or larger than there, or none are found.
+            round, an image has other noise or sharpness than nearly all of training, particles have
+            other sizes, shapes or contrasts than there, or none are found.
         """
         check_is_fitted(self)
         find = one_or_many()(partial(self._found, annotations, read_options))
@@ -435,32 +447,45 @@ class HypercolumnSegmenter(NetworkEstimator):
         return model.fields(grey, self.tile_size)
 
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
-        sample = self._read(image, annotations, read_options)
-        parts = separated(self._fields(sample, image), self.separation_, self.min_area)
-        labels = _joined(parts, self.at_necks_)
-        note = self._doubt_about(sample, labels)
-        if labels.shape != sample.mask.shape:
-            labels = renumbered(at_own_scale(labels, sample.mask.shape))
+        sample, missed = self._read(image, annotations, read_options), ""
+        labels, scale = self._labels(sample, image)
+        spots = faint_spots(sample, labels, None, self.min_area)
+        if spots and not self.leaves_out_faint_:
+            again, _ = self._labels(sample._replace(grey=spots.grey), image)
+            labels = spots.added(labels, again)
+            _, missed = spots.missed(labels)
         n_beside = drop_hidden(labels, sample, self.min_area)
-        return replace(
+        found = replace(
             Outlines.of_labels(labels),
             pixel_size=sample.pixel_size,
             annotations=sample.annotations,
             n_beside=n_beside,
-            note=note,
         )
+        return replace(found, note=joined_notes([missed, self._doubt_about(sample, found, scale)]))
 
-    def _doubt_about(self, sample: Sample, labels: LabelMap | None = None) -> str:
+    def _labels(self, sample: Sample, image: Any) -> tuple[LabelMap, float]:
+        """Return particles in the image's pixels, and how many of training each of these is."""
+        parts = separated(self._fields(sample, image), self.separation_, self.min_area)
+        labels, scale = _joined(parts, self.at_necks_), len(parts) / len(sample.mask)
+        if labels.shape != sample.mask.shape:
+            labels = renumbered(at_own_scale(labels, sample.mask.shape))
+        return labels, scale
+
+    def _doubt_about(
+        self, sample: Sample, found: Outlines | None = None, scale: float = 1.0
+    ) -> str:
         diameters, pixel_size = np.zeros(0), sample.pixel_size
         # Before an image is resampled, which changes its sharpness in any case.
-        unlike = self.faults_.effects(faults_of_input(sample.grey), ON_OUTLINES)
-        notes = [note_of(sentence, fact) for sentence, fact in unlike]
-        if labels is not None:
-            diameters = np.sqrt(4 / np.pi * np.bincount(labels.ravel())[1:])
+        look = faults_of_input(sample.grey) if found is None else look_of(sample.grey, found)
+        notes = [note_of(*each) for each in self.faults_.effects(look, ON_OUTLINES)]
+        if found is not None:
+            areas = [np.count_nonzero(each.mask) for each in found]
+            diameters = np.sqrt(4 / np.pi * np.array(areas)) * scale
             notes += ["no particle is found"] * (not len(diameters))
-        if len(diameters) >= _MIN_FOUND:
+        if len(diameters) >= MIN_FOUND:
             low, high = self.diameters_
-            if not low <= (middle := float(np.median(diameters))) <= high:
+            middle, beyond = float(np.median(diameters)), np.exp(TOLERANCE)
+            if not low / beyond <= middle <= high * beyond:
                 notes.append(
                     f"particles of this image ({middle:.3g} pixels wide at the scale of training) "
                     f"differ from most there, {low:.3g} to {high:.3g}: is it another "

@@ -20,17 +20,22 @@ from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.faults import Faults, faults_of_input
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name
-from hypervlad.images.sample import read_grey
+from hypervlad.images.resampling import nearest
+from hypervlad.images.sample import Sample, read_grey
+from hypervlad.objects.detection import MIN_AREA
+from hypervlad.objects.measures import shape_measures
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import largest_piece
 from hypervlad.particles.decoder import Targets, brightness_of
+from hypervlad.particles.fainter import faint_spots
 
 _SAME_SCALE = 0.05  # difference of pixel sizes for which pixels stay as they are
 _MIN_SIDE = 8  # pixels, of a field at the scale of training
 _MAX_ENLARGED = 8  # times: a particle that was learnt would have less than a pixel or two
 _USUAL = (5, 95)  # percentiles of training particles' diameters
 _ROWS = 256  # that are enlarged at once
+MIN_FOUND = 5  # particles, of which medians and quarters say something
 
 
 class OutlinedFields:
@@ -54,6 +59,7 @@ class OutlinedFields:
             )
         self.order = np.arange(len(images))
         self.pixel_size: float | None = None
+        self.leave_out_faint = False  # spots that are alike, and much fainter than particles
         self._areas = list[int]()
         self._check()
 
@@ -104,11 +110,14 @@ class OutlinedFields:
         self.faults = list[Faults]()
         for number in range(len(self)):
             grey, outlines, size = self.read(number)
-            digest = hashlib.sha256(grey.tobytes())
-            digest.update(outlines.label_image().tobytes())
+            digest, labels = hashlib.sha256(grey.tobytes()), outlines.label_image()
+            digest.update(labels.tobytes())
             digests.append(digest.hexdigest())
             contrasts.append(brightness_of(grey)[1])
-            self.faults.append(faults_of_input(grey))
+            self.faults.append(look_of(grey, outlines))
+            sample = Sample(grey, np.ones(grey.shape, bool), size, [])
+            if spots := faint_spots(sample, labels, None, MIN_AREA):
+                self.leave_out_faint |= bool(spots.missed(labels)[0])
             shapes.append(grey.shape)
             sizes.append(size)
             areas.append([int(outline.mask.sum()) for outline in outlines])
@@ -138,6 +147,20 @@ class OutlinedFields:
         ]
 
 
+def look_of(grey: NDArray[np.float32], outlines: Outlines) -> Faults:
+    """Describe how an image looks and, if several are whole, how its particles do."""
+    look, labels = faults_of_input(grey), outlines.label_image()
+    whole = [each for each in outlines.as_particles() if not each.touches_edge]
+    if len(whole) < MIN_FOUND or labels.all():
+        return look
+    shapes = [shape_measures(each.mask) for each in whole]
+    width, solidity = np.quantile(shapes, 0.25, axis=0)[[1, 3]].tolist()
+    means = np.array([grey[each.window][each.mask].mean() for each in whole])
+    faint, clear = np.quantile(np.abs(means - np.median(grey[labels == 0])), (0.25, 0.75)).tolist()
+    evenness = faint / max(clear, 1e-9)
+    return look._replace(elongation=1 / width, solidity=solidity, evenness=evenness)
+
+
 def trained_size(
     shape: tuple[int, ...], own: float | None, trained: float | None, name: str
 ) -> tuple[int, int] | None:
@@ -161,15 +184,6 @@ def trained_size(
         f"{size[1]:,} of {trained:.4g} nm, as in training, {limit}; correct its pixel size if it "
         "is wrong, or leave the image out"
     )
-
-
-def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
-    rows, columns = (
-        ((np.arange(n) + 0.5) * own / n).astype(np.intp)
-        for n, own in zip(size, values.shape, strict=True)
-    )
-    found: NDArray[Any] = values[rows[:, None], columns]
-    return found
 
 
 def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np.int32]:

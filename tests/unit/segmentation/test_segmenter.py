@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -139,6 +140,32 @@ def test_fields_are_brought_to_the_magnification_of_training(fields):
     for size, words in ((4e3, "400,000,000 pixels"), (33, "8 times"), (0.1, "below 8 pixels")):
         with pytest.raises(ImageReadError, match=words):
             model.predict(images[:1], read_options={"pixel_size": size})
+
+
+@pytest.mark.filterwarnings("ignore:(scan lines|.*unlike nearly)")  # the former of a grid
+def test_particles_unlike_those_of_training_are_noted():
+    rows, columns = np.mgrid[-16:16, -16:16]
+
+    def field(is_inside, step=0.4, seed=0):
+        """Every third particle may have another step."""
+        labels = np.kron(np.arange(1, 81).reshape(8, 10), is_inside)
+        image = 0.3 + np.array([0.4, step, 0.4])[labels % 3] * (labels > 0)
+        return image + np.random.default_rng(seed).normal(0, 0.02, image.shape), labels
+
+    disc, bar = rows**2 + columns**2 < 64, (abs(rows) < 4) & (abs(columns) < 13)
+    images, outlines = zip(*(field(disc, seed=seed) for seed in range(4)), strict=True)
+    model = new_segmenter(n_epochs=8).fit(images, outlines)
+    for given, expected in (
+        (field(disc), "^$"),
+        (field(bar), "elongation"),
+        (field(bar | bar.T), "solidity"),
+        (field(disc, 0.1), "evenness.*spots as faint|spots as faint.*evenness"),
+    ):
+        assert re.search(expected, model.find_particles(given[0], annotations="keep").note)
+    # Those that are left out in training are none.
+    every = [np.where(labels % 3 == 1, 0, labels) for labels in outlines]
+    model.set_params(n_epochs=1).fit([field(disc, 0.1)[0]] * 4, every)
+    assert "spots" not in model.find_particles(field(disc, 0.1)[0], annotations="keep").note
 
 
 def test_parameters_set_later_do_not_change_what_was_fitted(fitted, fields):
