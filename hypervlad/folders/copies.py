@@ -140,6 +140,7 @@ _LEVELS = (0.75, 1.0)
 # The strongest keypoints of each of 3 x 3 cells, so that every part of an image has some.
 _N_CELLS, _PER_CELL = 3, 4
 _N_KEYPOINTS = _PER_CELL * _N_CELLS**2
+_MAX_POINTS = _N_KEYPOINTS * len(_LEVELS)
 _BORDER, _SPACING, _MIN_RESPONSE = 8, 7, 1.0
 _BLOB = 1.2, 2.5  # standard deviations whose difference responds to spots and corners
 # The patch of a keypoint: 7 x 7 points, 3 pixels apart.
@@ -315,18 +316,21 @@ class _Votes:
         shapes = np.rint(self.matrices.reshape(-1, 4) * 4).astype(np.intp)
         grids = np.array([[0, 0], [0, 0.5], [0.5, 0], [0.5, 0.5]])
         bins = np.floor(landing[None] + grids[:, None]).astype(np.intp)
-        common = np.column_stack([self.image, shapes])
-        keys = [np.column_stack([common, bins[g], np.full(len(common), g)]) for g in range(4)]
-        _, group = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
+        # One number for all: entries of matrices are within 8, places within 128 bins.
+        bases = 16 ** np.arange(3, -1, -1)
+        common = self.image * 16**4 + (shapes + 8) @ bases
+        keys = ((common * 256 + bins[..., 0] + 128) * 256 + bins[..., 1] + 128) * 4
+        _, group = np.unique(keys + np.arange(4)[:, None], return_inverse=True)
         group = group.reshape(-1)
         total = np.bincount(group, weights=np.tile(self.weights, 4))
-        member = np.argsort(group, kind="stable")
-        bounds = np.searchsorted(group[member], np.arange(len(total) + 1))
+        # How many keypoints of the image vote for each.
+        voters = np.unique(group * _MAX_POINTS + np.tile(self.own, 4)) // _MAX_POINTS
+        enough = np.flatnonzero(np.bincount(voters, minlength=len(total)) >= _MIN_VOTES)
         found: dict[int, Transformation] = {}
-        for g in np.argsort(-total, kind="stable"):
-            agreeing = member[bounds[g] : bounds[g + 1]] % len(common)
+        for g in enough[np.argsort(-total[enough], kind="stable")]:
+            agreeing = np.flatnonzero(group == g) % len(self.image)
             image = int(self.image[agreeing[0]])
-            if image not in found and len(np.unique(self.own[agreeing])) >= _MIN_VOTES:
+            if image not in found:
                 found[image] = self._fit(agreeing)
                 if len(found) == _N_CANDIDATES:
                     break
