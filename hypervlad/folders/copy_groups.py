@@ -17,7 +17,7 @@ from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, 
 from hypervlad.images import ReadOptions
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import N_READERS, image_name, is_particle, read_in_order, read_named
-from hypervlad.statistics.splits import joined_groups
+from hypervlad.statistics.splits import first_appearance_codes, joined_groups
 
 IntArray = NDArray[np.intp]
 
@@ -155,7 +155,8 @@ def keep_copies_together(
         names = names or [image_name(image, i) for i, image in enumerate(images)]
         own = [names[i] for i in order]
         _warn_of_near_copies([each for each in near if each not in apart], apart, own)
-    return joined[place], len(np.unique(groups)) - len(np.unique(joined))
+    found = first_appearance_codes(joined[place], "groups")
+    return found, int(groups.max() - found.max())
 
 
 def _looks(

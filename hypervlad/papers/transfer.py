@@ -46,9 +46,10 @@ from hypervlad.features.registry import (
     get_backbone,
 )
 from hypervlad.features.weights import WEIGHTS
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import check_image_list
+from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.papers.finetuning import (
     SoftmaxHead,
     averaged_features,
@@ -65,7 +66,7 @@ from hypervlad.papers.training import (
     load_training_images,
     warn_of_few_groups,
 )
-from hypervlad.statistics.splits import check_groups, joined_groups
+from hypervlad.statistics.splits import check_groups
 
 _WARM_UP = 10  # steps
 
@@ -239,7 +240,13 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         if len(data) < len(images):
             check_classes(labels)
         classes, codes = np.unique(labels, return_inverse=True)
-        joined = joined_groups(own[data.positions], data.digests)
+        joined, _ = keep_copies_together(
+            [images[i] for i in data.positions],
+            own[data.positions],
+            labels,
+            options=read_options,
+            names=[image_name(images[i], i) for i in data.positions],
+        )
         features = [
             averaged_features(network, backbone, normalised_images(part, backbone))
             for part in data.samples(codes, device).image_batches()

@@ -28,6 +28,7 @@ from hypervlad.features.network import (
 )
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images import ReadOptions
 from hypervlad.images.faults import ON_OUTLINES, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
@@ -265,7 +266,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.check_parameters()
         images = check_image_list(images)
         codes = check_groups(groups, len(images))
-        fields = OutlinedFields(images, outlines, check_read_options(self.read_options))
+        options = check_read_options(self.read_options)
+        fields = OutlinedFields(images, outlines, options)
+        codes, _ = keep_copies_together(images, codes, options=options, verbose=self.verbose)
         codes = codes[fields.order]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
