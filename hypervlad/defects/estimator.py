@@ -276,6 +276,7 @@ class PatchDefectScorer(ImageEstimator):
             Defects of each image, for :func:`hypervlad.images.read_mask`; None: defect-free.
         groups : sequence of n group names, optional
             Sample of each image, its own by default. The threshold is chosen on held-out samples.
+            Samples of near copies are joined, with a warning.
 
         Returns
         -------

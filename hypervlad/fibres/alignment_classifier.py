@@ -176,7 +176,8 @@ class AlignmentClassifier(ImageEstimator):
             white file, or an array (H, W) of 0 and 1, with NaN where nothing is known. A window is
             aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image, its own by default.
+            Sample of each image, its own by default. Samples of near copies are joined, with a
+            warning.
 
         Returns
         -------

@@ -206,7 +206,7 @@ def _warn_of_near_copies(
 def _listed(sets: Sequence[Copies], names: Sequence[str]) -> str:
     n_images = sum(len(each.members) for each in sets)
     what = f"{counted(n_images, 'training image')} in {counted(len(sets), 'set')}"
-    return f"{what} are near copies: {name_some([_named(each, names) for each in sets])}"
+    return f"{what} are near copies: {name_some(sorted(_named(each, names) for each in sets))}"
 
 
 def _named(copies: Copies, names: Sequence[str]) -> str:

@@ -212,7 +212,8 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Micrograph, sample or paper of each image, its own by default; held out whole.
+            Micrograph, sample or paper of each image, its own by default; held out whole. Those of
+            near copies are joined, with a warning.
 
         Returns
         -------

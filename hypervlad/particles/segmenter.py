@@ -245,7 +245,8 @@ class HypercolumnSegmenter(NetworkEstimator):
             As :func:`hypervlad.particles.cut_particles` and
             :func:`hypervlad.particles.read_outlines` take them: of all particles.
         groups : array-like of shape (n,), optional
-            Specimen of each image, its own by default: whole groups are held out.
+            Specimen of each image, its own by default: whole groups are held out. Those of near
+            copies are joined, with a warning.
 
         Returns
         -------

@@ -71,7 +71,7 @@ def test_folds_are_predicted_by_models_fitted_without_their_groups(model, textur
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_copies_join_groups_and_blank_images_are_no_copies(model, texture_images):
     images, labels = list(texture_images[0]), texture_images[1]
-    images[9] = images[0] * np.float32(1 + 1e-6)
+    images[9] = images[0].copy()
     images[4] = images[16] = np.full((20, 24), 0.3)
     model.set_params(calibrate=False).fit(images, labels, groups=np.arange(24) // 3)
     groups = model.training_.groups
@@ -96,7 +96,7 @@ def test_nothing_held_out_is_reported_before_images_are_read(model, texture_imag
             for ask in (each.predict_set, each.judge, lambda _, m=each: m.held_out_evaluation()):
                 with pytest.raises(ValueError, match=words):
                     ask(absent)
-    assert list(model.fit_seconds_) == ["codebook", "encoding", "learner", "cross-fitted learners"]
+    assert "copies" in model.fit_seconds_
 
 
 # --- prediction sets ------------------------------------------------------------------------------
