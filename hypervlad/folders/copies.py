@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import maximum_filter
 
 from hypervlad.folders.registration import Registration, Transformation, register
+from hypervlad.images.resampling import smoothed
 from hypervlad.statistics.splits import linked_groups
 
 Thumbnail = NDArray[np.int8]
@@ -100,9 +101,9 @@ def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     image = Image.fromarray(np.ascontiguousarray(grey, dtype=np.float32))
     small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     # Detail that half a pixel of shift would change does not help.
-    small = gaussian_filter(small, _SMOOTH, mode="nearest")
-    detail = small - gaussian_filter(small, _LOCAL, mode="nearest")
-    spread = np.sqrt(gaussian_filter(detail * detail, _LOCAL, mode="nearest"))
+    small = smoothed(small, _SMOOTH, mode="edge")
+    detail = small - smoothed(small, _LOCAL, mode="edge")
+    spread = np.sqrt(smoothed(detail * detail, _LOCAL, mode="edge"))
     # The second term keeps the noise of an empty area from becoming as strong as an object.
     normal: NDArray[np.floating] = detail / (spread + 0.2 * detail.std() + 1e-5)
     return np.clip(np.round(normal * _QUANTUM), -127, 127).astype(np.int8)
@@ -213,7 +214,7 @@ def _keypoints_of_level(thumbnail: FloatMap, scale: float) -> tuple[FloatMap, In
     height, width = (round(extent * scale) for extent in thumbnail.shape)
     image = Image.fromarray(thumbnail)
     level = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    fine, coarse = (gaussian_filter(level, deviation) for deviation in _BLOB)
+    fine, coarse = (smoothed(level, deviation) for deviation in _BLOB)
     points = _strongest(np.abs(fine - coarse))
     reach = _REACH * _STEP
     rows, columns = (points[:, None] + reach + _STEP * _GRID).transpose(2, 0, 1)
