@@ -181,7 +181,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             Weights in the learner, not in the codebook. Images of weight 0 are left out. None: 1.
         groups : sequence of n group names, default=None
             Micrograph, sample or paper of each image; inner splits keep groups together. None: each
-            image is a group; of particles, each micrograph.
+            image is a group; of particles, each micrograph. Those of copies are joined.
 
         Returns
         -------
@@ -197,8 +197,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If the learner's ``fit`` takes no groups, if images are blank, or if equal images have
-            different labels.
+            If the learner's ``fit`` takes no groups, if images are blank, if equal images have
+            different labels, or if near copies, which now share a group, were in several.
         NeverPredictedWarning
             If a class is predicted for none of the held-out images.
         """

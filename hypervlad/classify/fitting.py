@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
-from sklearn.metrics import pairwise_distances_chunked
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
@@ -22,7 +21,6 @@ from hypervlad.classify.boosting.classifier import BoostedSoftmaxClassifier
 from hypervlad.classify.boosting.linear import FeatureBlocks
 from hypervlad.classify.held_out import HeldOut
 from hypervlad.classify.training_images import (
-    DISTANCES_MB,
     ImageFormats,
     TrainingImages,
     empty_vectors,
@@ -32,6 +30,7 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.loading import warn_of_blank_training_images
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import is_particle, relative_names
 from hypervlad.statistics.splits import (
@@ -39,12 +38,10 @@ from hypervlad.statistics.splits import (
     check_groups,
     first_appearance_codes,
     group_folds,
-    linked_groups,
     order_by_digest,
 )
 
 _N_FOLDS = 5
-_COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
 
 
 class NeverPredictedWarning(UserWarning):
@@ -142,7 +139,15 @@ def fit_parts(
     blank = [name for name, own in zip(shown, encoded.is_blank, strict=True) if own]
     warn_of_blank_training_images(blank, len(info))
     _warn_of_contradictions(digests, labels, shown)
-    groups = groups_with_copies(points, codes[rows], encoded.is_blank)
+    with _timed(seconds, "copies"):
+        groups, n_joined = keep_copies_together(
+            [data.images[i] for i in rows],
+            codes[rows],
+            labels,
+            options=encoder.fitted_params_.read_options,
+            names=shown,
+            verbose=verbose,
+        )
     fit_params: dict[str, Any] = {name: values[rows] for name, values in accepted.items()}
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
     if has_groups and has_fit_parameter(learner, "groups"):
@@ -173,6 +178,7 @@ def fit_parts(
         points,
         empty,
         vectors.shape[1],
+        n_joined,
     ).with_limits()
     return FittedParts(np.unique(labels), held_out, training, ImageFormats.of(info), seconds)
 
@@ -261,25 +267,6 @@ def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, N
 
 
 # --- held-out predictions -------------------------------------------------------------------------
-
-
-def groups_with_copies(
-    points: NDArray[np.floating], groups: NDArray[np.intp], is_blank: NDArray[np.bool_]
-) -> NDArray[np.intp]:
-    """Number the groups of images, (n,), joining those with copies: equal `points`, (n, d).
-
-    Blank images, such as particles of one pixel, are alike without being copies.
-    """
-    mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
-    tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
-    _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
-    distances = pairwise_distances_chunked(points, working_memory=DISTANCES_MB)
-    # A link to the first copy is enough to connect all copies.
-    first_copy = np.concatenate([(block <= tolerance).argmax(axis=1) for block in distances])
-    rows = np.arange(len(groups))
-    first_copy = np.where(is_blank, rows, first_copy)
-    links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
-    return linked_groups(np.concatenate(links), len(groups))
 
 
 def cross_predict(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.wording import counted, interval_words, name_some, percent, verb
 from hypervlad.images.errors import training_images_text, unlike_training_text
-from hypervlad.pages.facts import learner_text, shares_text, tested_text, words_of
+from hypervlad.pages.facts import joined_text, learner_text, shares_text, tested_text, words_of
 from hypervlad.statistics.classification import ClassScores, Evaluation
 from hypervlad.statistics.conformal import groups_for_error
 
@@ -111,7 +111,8 @@ def held_out_lines(model: Any) -> list[str]:
 
 
 def _without_groups(training: Any) -> list[str]:
-    if len(np.unique(training.groups)) + training.digests.n_copies < len(training):
+    n_copies = training.digests.n_copies + training.n_joined
+    if len(np.unique(training.groups)) + n_copies < len(training):
         return []
     return [
         "groups: each image counts as a sample of its own; if several show one sample or "
@@ -137,6 +138,7 @@ def held_out_text(model: Any, result: Evaluation) -> str:
     if n_copies and of_groups:
         copies = verb(n_copies, "copy is", "copies are")
         of_groups += f" ({n_copies} {copies} in the group of the original)"
+    of_groups += joined_text(model.training_.n_joined) if of_groups else ""
     of_fold = "images" if result.groups is None else "groups"
     how = (
         f"in {len(held_out.learners)} folds, each classified by a model trained without the "

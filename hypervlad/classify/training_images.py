@@ -64,6 +64,8 @@ class TrainingImages(StoredPart):
         Projected vectors of the images, and of images without content.
     n_features : int
         Length of the vectors before projection.
+    n_joined : int
+        How many fewer groups there are because near copies share one.
     usual : ndarray of float, shape (n_classes,)
         Of each class, the median distance of its images to the nearest three of other groups.
     limits : ndarray of float, shape (2,)
@@ -78,6 +80,7 @@ class TrainingImages(StoredPart):
     points: Annotated[NDArray[np.float32], _POINTS]
     empty: Annotated[NDArray[np.float32], _POINTS]
     n_features: Annotated[int, Value(int, Integer(1))]
+    n_joined: Annotated[int, Value(int, Integer(0))]
     usual: Annotated[NDArray[np.float64], Array("float64", 1, at_least=_MIN_DISTANCE)] = field(
         default_factory=lambda: np.empty(0)
     )

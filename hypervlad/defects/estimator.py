@@ -68,6 +68,7 @@ from hypervlad.features.windows import (
     fit_tiled_codebook,
     window_encoder,
 )
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images.faults import ON_DEFECTS
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
@@ -275,6 +276,7 @@ class PatchDefectScorer(ImageEstimator):
             Defects of each image, for :func:`hypervlad.images.read_mask`; None: defect-free.
         groups : sequence of n group names, optional
             Sample of each image, its own by default. The threshold is chosen on held-out samples.
+            Samples of near copies are joined, with a warning.
 
         Returns
         -------
@@ -308,6 +310,14 @@ class PatchDefectScorer(ImageEstimator):
                 fit_tiled_codebook, tiling=tiling, min_side=self.patch, annotations=self.annotations
             )
             encoder.fit_checked(images, fit_codebook)
+            group_codes, _ = keep_copies_together(
+                images,
+                group_codes,
+                labels.of_whole_images(),
+                options=encoder.fitted_params_.read_options,
+                exact_only=self.aligned,
+                verbose=self.verbose,
+            )
             reader = WindowReader(encoder.loader(), self.patch, annotations=self.annotations)
             fitted: _Fitted
             if labels.is_known:

@@ -107,6 +107,12 @@ class DefectLabels:
     def is_known(self) -> bool:
         return self.labels is not None or self.masks is not None
 
+    def of_whole_images(self) -> NDArray[Any] | None:
+        """Return the class (n,) of each image: its label, or whether it has a mask."""
+        if self.masks is None:
+            return self.labels
+        return np.array([mask is not None for mask in self.masks])
+
     def of_windows(self, position: int, image: PreparedImage, grid: WindowGrid) -> NDArray[np.str_]:
         """Return the labels (n,) of the windows of the image at a position, row by row."""
         if self.labels is not None:
@@ -173,7 +179,7 @@ def fit_labelled_windows(
             windows.X,
             windows.labels,
             sample_weight=windows.weights,
-            groups=windows.groups_of(groups),
+            groups=groups[windows.image_index],
             blocks=list(encoder.feature_blocks.values()),
         )
         return LabelledWindows(fitted)
@@ -327,9 +333,8 @@ def fit_labelled_cells(
             linear.set_params(prior=dict(zip(names.tolist(), shares, strict=True)))
         deviation = windows.X.std(axis=0)
         scale = 1 / (deviation + _DEVIATION_RIDGE * float(deviation.mean() or 1))
-        groups_of_cells = windows.groups_of(groups)
-        weights = root_weights(windows)
-        linear.fit(windows.X * scale, windows.labels, sample_weight=weights, groups=groups_of_cells)
+        own, weights = groups[windows.image_index], root_weights(windows)
+        linear.fit(windows.X * scale, windows.labels, sample_weight=weights, groups=own)
         # With the parameters as given, with which a loaded scorer can be fitted again.
         return LabelledCells(linear.set_params(**learner.get_params()), scale)
 

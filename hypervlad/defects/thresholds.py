@@ -17,7 +17,7 @@ from hypervlad.features.patches import NORMAL
 from hypervlad.features.windows import UNKNOWN, TrainingWindows
 from hypervlad.statistics.classification import accuracy_interval
 from hypervlad.statistics.conformal import n_groups_needed, weighted_limit
-from hypervlad.statistics.splits import group_folds, joined_groups
+from hypervlad.statistics.splits import group_folds
 
 _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
 _TOP_SHARE = 0.01  # of an image's places
@@ -189,7 +189,7 @@ def models_without(
     each fold gets its share; ``fit`` makes a model of positions.
     """
     positions = np.array(list(keys))
-    own = joined_groups(groups[positions], list(keys.values()))
+    own = groups[positions]
     if len(np.unique(own)) < 2:
         return {}
     has_defects = [at in defective for at in positions.tolist()]

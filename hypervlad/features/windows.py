@@ -40,7 +40,6 @@ from hypervlad.features.tiles import MirroredImage, Tiles
 from hypervlad.images import ImageReadError
 from hypervlad.images.annotations import Annotation, annotation_mask, note_annotations
 from hypervlad.images.sample import Annotations
-from hypervlad.statistics.splits import joined_groups
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32
@@ -454,13 +453,6 @@ class TrainingWindows:
             image_index=np.repeat([position for _, position, *_ in found], counts),
             keys={position: key for key, position, *_ in found},
         )
-
-    def groups_of(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the group of each window; copies of an image share one."""
-        positions = np.array(list(self.keys))
-        joined = np.zeros(len(groups), dtype=np.intp)
-        joined[positions] = joined_groups(groups[positions], list(self.keys.values()))
-        return joined[self.image_index]
 
     def of_images(self, positions: NDArray[np.intp]) -> TrainingWindows:
         rows = np.isin(self.image_index, positions)

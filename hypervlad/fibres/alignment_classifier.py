@@ -43,6 +43,7 @@ from hypervlad.features.windows import (
 )
 from hypervlad.fibres.alignment import DEFAULT_WINDOW, aligned_fraction, background_windows
 from hypervlad.fibres.regions import TileGrid
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
@@ -175,7 +176,8 @@ class AlignmentClassifier(ImageEstimator):
             white file, or an array (H, W) of 0 and 1, with NaN where nothing is known. A window is
             aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image, its own by default.
+            Sample of each image, its own by default. Samples of near copies are joined, with a
+            warning.
 
         Returns
         -------
@@ -205,6 +207,13 @@ class AlignmentClassifier(ImageEstimator):
                 annotations=self.annotations,
             )
             encoder.fit_checked(images, fit_codebook)
+            codes, _ = keep_copies_together(
+                images,
+                codes,
+                labels.of_whole_images(),
+                options=options,
+                verbose=self.verbose,
+            )
             vectors = TurnInvariantVectors(encoder, tiling)
             reader = WindowReader(encoder.loader(), self.window, convert, self.annotations)
 
@@ -220,7 +229,7 @@ class AlignmentClassifier(ImageEstimator):
             windows.X,
             windows.labels,
             sample_weight=windows.weights,
-            groups=windows.groups_of(codes),
+            groups=codes[windows.image_index],
             blocks=[2 * width for width in encoder.feature_blocks.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
@@ -402,6 +411,10 @@ class AlignmentLabels:
         for position, value in enumerate(values):
             _check_value(value, image_name(images[position], position))
         return cls(values, options)
+
+    def of_whole_images(self) -> list[str]:
+        """Return the label of each image, or that it has a map."""
+        return [str(_label_of(value)) for value in self.y]
 
     def of_windows(self, position: int, image: PreparedImage, window: int) -> NDArray[np.str_]:
         """Return the labels (n,) of the windows of the image at a position, row by row.

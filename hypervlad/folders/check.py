@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import joblib
 import numpy as np
 
 from hypervlad.common.progress import ProgressBar
-from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
+from hypervlad.folders.copies import Thumbnail, make_thumbnail
+from hypervlad.folders.copy_groups import Copies, find_copies, join_copies
 from hypervlad.folders.folder import FolderLayout, scan_images
 from hypervlad.folders.groups import ImageFolderError
 from hypervlad.folders.problems import (
@@ -94,8 +96,9 @@ def check_image_folder(
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
     facts, bad_files = _read_all(layout, options, group_of, verbose)
-    exact, near = _find_copies(facts, verbose)
-    suggested, apart = _join_copies(facts, exact + near)
+    found = _find_copies(facts, verbose)
+    exact, near = _copy_sets(facts, found)
+    suggested, apart = _suggest_groups(facts, [*found[0], *found[1]])
     suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
     counts = Counter(fact.label for fact in facts)
     classes = {*layout.labels, *layout.empty_classes}
@@ -184,7 +187,7 @@ def compare_image_folders(
         counts.append(f"{path} ({len(found)})")
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
-        for sets in _find_copies(facts, verbose, across_only=True)
+        for sets in _copy_sets(facts, _find_copies(facts, verbose, across_only=True))
     )
     root = f"copies across {' and '.join(counts)}"
     report = FolderReport(root, len(facts), bad_files=bad, exact_copies=exact, near_copies=near)
@@ -261,69 +264,45 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
 
 def _find_copies(
     facts: list[_ImageFacts], verbose: bool, across_only: bool = False
-) -> tuple[list[CopySet], list[CopySet]]:
-    by_digest: dict[str, list[int]] = defaultdict(list)
-    for i, fact in enumerate(facts):
-        by_digest[fact.digest].append(i)
-    same = list(by_digest.values())
-    exact = [_copy_set([facts[i] for i in members]) for members in same if len(members) > 1]
-    if len(same) < 2:
-        return _worst_first(exact), []
-    # One of each set of exact copies: a hundred copies would fill the list of neighbours.
-    thumbnails = [facts[members[0]].thumbnail for members in same]
-    groups = [str(facts[members[0]].group) for members in same]
-    folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
-    with ProgressBar(total=len(same), desc="Comparing", unit="image", shown=verbose) as bar:
-        pairs, similarity, overlap = find_near_copies(
-            thumbnails, folders=folders, progress=bar.update
-        )
-    nearest, near = np.zeros(len(same), np.float32), list[CopySet]()
-    np.maximum.at(nearest, pairs.ravel(), np.repeat(similarity, 2))
-    for members in group_copies(pairs, len(same)):
-        own = [facts[i] for k in members for i in same[k]]
-        shared = float(np.median(overlap[np.isin(pairs[:, 0], members)]))
-        near.append(_copy_set(own, float(nearest[members].min()), shared))
-    return _worst_first(exact), _worst_first(near)
+) -> tuple[list[Copies], list[Copies]]:
+    """Return sets of exact and of near copies."""
+    groups = [str(fact.group) for fact in facts]
+    return find_copies(
+        [fact.digest for fact in facts],
+        [fact.thumbnail for fact in facts],
+        folders=np.unique(groups, return_inverse=True)[1] if across_only else None,
+        verbose=verbose,
+    )
 
 
-def _copy_set(members: list[_ImageFacts], similarity: float = 1.0, overlap: float = 1.0) -> CopySet:
+def _copy_sets(facts: list[_ImageFacts], found: Iterable[list[Copies]]) -> Iterator[list[CopySet]]:
+    """Yield sets of copies as in the report, the worst first."""
+    for sets in found:
+        named = [_copy_set(facts, copies) for copies in sets]
+        yield sorted(named, key=lambda s: (not s.crosses_classes, not s.crosses_groups, s.files))
+
+
+def _copy_set(facts: list[_ImageFacts], copies: Copies) -> CopySet:
+    members = [facts[i] for i in copies.members]
     return CopySet(
         files=tuple(sorted(f.file for f in members)),
         classes=tuple(sorted({f.label for f in members if f.label})),
         groups=tuple(sorted({f.group for f in members if f.group is not None})),
-        similarity=round(similarity, 4),
-        overlap=round(overlap, 3),
+        similarity=round(copies.similarity, 4),
+        overlap=round(copies.overlap, 3),
     )
 
 
-def _worst_first(sets: list[CopySet]) -> list[CopySet]:
-    return sorted(sets, key=lambda s: (not s.crosses_classes, not s.crosses_groups, s.files))
-
-
-def _join_copies(
-    facts: list[_ImageFacts], sets: list[CopySet]
+def _suggest_groups(
+    facts: list[_ImageFacts], sets: list[Copies]
 ) -> tuple[dict[str, str], list[CopySet]]:
     """Return groups that separate no copies, by file, and the sets that were not joined."""
-    files = [fact.file for fact in facts]
     named = [fact.group or fact.file for fact in facts]
-    groups = np.unique(named, return_inverse=True)[1].astype(np.intp)
-    labels = np.array([fact.label for fact in facts])
-    position = {file: i for i, file in enumerate(files)}
-    apart = []
-    # The surest copies first: they are joined if not all can be.
-    for copies in sorted(sets, key=lambda s: -s.similarity):
-        old = np.unique(groups[[position[file] for file in copies.files]])
-        joined = np.where(np.isin(groups, old), old[0], groups)
-        if any(
-            np.ptp(joined[labels == name]) == 0 < np.ptp(groups[labels == name])
-            for name in np.unique(labels[np.isin(groups, old)])
-        ):
-            apart.append(copies)
-        else:
-            groups = joined
+    groups, apart = join_copies(named, [fact.label for fact in facts], sets)
     names: dict[int, str] = {}  # a joined group is named like that of its first file
-    order = sorted(range(len(files)), key=files.__getitem__)
-    return {files[i]: names.setdefault(int(groups[i]), named[i]) for i in order}, apart
+    order = sorted(range(len(facts)), key=lambda i: facts[i].file)
+    suggested = {facts[i].file: names.setdefault(int(groups[i]), named[i]) for i in order}
+    return suggested, [_copy_set(facts, copies) for copies in apart]
 
 
 def _uneven_bars(facts: list[_ImageFacts]) -> dict[str, int]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import maximum_filter
 
 from hypervlad.folders.registration import Registration, Transformation, register
+from hypervlad.images.resampling import smoothed
 from hypervlad.statistics.splits import linked_groups
 
 Thumbnail = NDArray[np.int8]
@@ -100,9 +101,9 @@ def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     image = Image.fromarray(np.ascontiguousarray(grey, dtype=np.float32))
     small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     # Detail that half a pixel of shift would change does not help.
-    small = gaussian_filter(small, _SMOOTH, mode="nearest")
-    detail = small - gaussian_filter(small, _LOCAL, mode="nearest")
-    spread = np.sqrt(gaussian_filter(detail * detail, _LOCAL, mode="nearest"))
+    small = smoothed(small, _SMOOTH, mode="edge")
+    detail = small - smoothed(small, _LOCAL, mode="edge")
+    spread = np.sqrt(smoothed(detail * detail, _LOCAL, mode="edge"))
     # The second term keeps the noise of an empty area from becoming as strong as an object.
     normal: NDArray[np.floating] = detail / (spread + 0.2 * detail.std() + 1e-5)
     return np.clip(np.round(normal * _QUANTUM), -127, 127).astype(np.int8)
@@ -140,6 +141,7 @@ _LEVELS = (0.75, 1.0)
 # The strongest keypoints of each of 3 x 3 cells, so that every part of an image has some.
 _N_CELLS, _PER_CELL = 3, 4
 _N_KEYPOINTS = _PER_CELL * _N_CELLS**2
+_MAX_POINTS = _N_KEYPOINTS * len(_LEVELS)
 _BORDER, _SPACING, _MIN_RESPONSE = 8, 7, 1.0
 _BLOB = 1.2, 2.5  # standard deviations whose difference responds to spots and corners
 # The patch of a keypoint: 7 x 7 points, 3 pixels apart.
@@ -212,7 +214,7 @@ def _keypoints_of_level(thumbnail: FloatMap, scale: float) -> tuple[FloatMap, In
     height, width = (round(extent * scale) for extent in thumbnail.shape)
     image = Image.fromarray(thumbnail)
     level = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    fine, coarse = (gaussian_filter(level, deviation) for deviation in _BLOB)
+    fine, coarse = (smoothed(level, deviation) for deviation in _BLOB)
     points = _strongest(np.abs(fine - coarse))
     reach = _REACH * _STEP
     rows, columns = (points[:, None] + reach + _STEP * _GRID).transpose(2, 0, 1)
@@ -315,18 +317,21 @@ class _Votes:
         shapes = np.rint(self.matrices.reshape(-1, 4) * 4).astype(np.intp)
         grids = np.array([[0, 0], [0, 0.5], [0.5, 0], [0.5, 0.5]])
         bins = np.floor(landing[None] + grids[:, None]).astype(np.intp)
-        common = np.column_stack([self.image, shapes])
-        keys = [np.column_stack([common, bins[g], np.full(len(common), g)]) for g in range(4)]
-        _, group = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
+        # One number for all: entries of matrices are within 8, places within 128 bins.
+        bases = 16 ** np.arange(3, -1, -1)
+        common = self.image * 16**4 + (shapes + 8) @ bases
+        keys = ((common * 256 + bins[..., 0] + 128) * 256 + bins[..., 1] + 128) * 4
+        _, group = np.unique(keys + np.arange(4)[:, None], return_inverse=True)
         group = group.reshape(-1)
         total = np.bincount(group, weights=np.tile(self.weights, 4))
-        member = np.argsort(group, kind="stable")
-        bounds = np.searchsorted(group[member], np.arange(len(total) + 1))
+        # How many keypoints of the image vote for each.
+        voters = np.unique(group * _MAX_POINTS + np.tile(self.own, 4)) // _MAX_POINTS
+        enough = np.flatnonzero(np.bincount(voters, minlength=len(total)) >= _MIN_VOTES)
         found: dict[int, Transformation] = {}
-        for g in np.argsort(-total, kind="stable"):
-            agreeing = member[bounds[g] : bounds[g + 1]] % len(common)
+        for g in enough[np.argsort(-total[enough], kind="stable")]:
+            agreeing = np.flatnonzero(group == g) % len(self.image)
             image = int(self.image[agreeing[0]])
-            if image not in found and len(np.unique(self.own[agreeing])) >= _MIN_VOTES:
+            if image not in found:
                 found[image] = self._fit(agreeing)
                 if len(found) == _N_CANDIDATES:
                     break

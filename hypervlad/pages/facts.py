@@ -237,7 +237,7 @@ def _classifier_facts(model: Any) -> dict[str, str]:
     n_groups = len(np.unique(model.training_.groups))
     facts = {
         "images of the classes": ", ".join(f"{name} {images[str(name)]}" for name in model.classes_)
-        + f" (in {counted(n_groups, 'group')})",
+        + f" (in {counted(n_groups, 'group')}{joined_text(model.training_.n_joined)})",
         "classifier": learner_text(model.boosting_),
     }
     if hasattr(model.boosting_, "prior"):
@@ -250,6 +250,12 @@ def _classifier_facts(model: Any) -> dict[str, str]:
         )
         facts["balanced accuracy when held out"] = percent(result.balanced_accuracy)
     return facts
+
+
+def joined_text(n_joined: int) -> str:
+    """Say after a number of groups how many near copies have joined to these."""
+    each = verb(n_joined, "another was", "others were")
+    return f", to which {n_joined} {each} joined for near copies" if n_joined else ""
 
 
 def tested_text(result: Evaluation) -> str:

@@ -291,7 +291,6 @@ class TrainingImages:
     pixels: NDArray[np.float32]  # (m, 1 or C, s, s) in [0, 1], in any order
     rows: NDArray[np.intp]  # where in the pixels each image is
     positions: NDArray[np.intp]  # in the user's list; skipped images are missing
-    digests: list[str]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -322,7 +321,7 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
         positions += batch.positions
         digests += batch.keys
     order = np.array(sorted(range(len(digests)), key=lambda row: (digests[row], positions[row])))
-    return TrainingImages(pixels, order, np.array(positions)[order], [digests[i] for i in order])
+    return TrainingImages(pixels, order, np.array(positions)[order])
 
 
 def hold_out(

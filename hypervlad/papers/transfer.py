@@ -46,6 +46,7 @@ from hypervlad.features.registry import (
     get_backbone,
 )
 from hypervlad.features.weights import WEIGHTS
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list
@@ -65,7 +66,7 @@ from hypervlad.papers.training import (
     load_training_images,
     warn_of_few_groups,
 )
-from hypervlad.statistics.splits import check_groups, joined_groups
+from hypervlad.statistics.splits import check_groups
 
 _WARM_UP = 10  # steps
 
@@ -211,7 +212,8 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Micrograph, sample or paper of each image, its own by default; held out whole.
+            Micrograph, sample or paper of each image, its own by default; held out whole. Those of
+            near copies are joined, with a warning.
 
         Returns
         -------
@@ -239,7 +241,13 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         if len(data) < len(images):
             check_classes(labels)
         classes, codes = np.unique(labels, return_inverse=True)
-        joined = joined_groups(own[data.positions], data.digests)
+        joined, _ = keep_copies_together(
+            [images[i] for i in data.positions],
+            own[data.positions],
+            labels,
+            options=read_options,
+            verbose=self.verbose,
+        )
         features = [
             averaged_features(network, backbone, normalised_images(part, backbone))
             for part in data.samples(codes, device).image_batches()

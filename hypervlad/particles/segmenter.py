@@ -28,6 +28,7 @@ from hypervlad.features.network import (
 )
 from hypervlad.features.registry import check_registered, get_backbone
 from hypervlad.features.weights import WEIGHTS
+from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images import ReadOptions
 from hypervlad.images.faults import ON_OUTLINES, TOLERANCE, UsualFaults, faults_of_input
 from hypervlad.images.options import check_read_options
@@ -255,7 +256,8 @@ class HypercolumnSegmenter(NetworkEstimator):
             As :func:`hypervlad.particles.cut_particles` and
             :func:`hypervlad.particles.read_outlines` take them: of all particles.
         groups : array-like of shape (n,), optional
-            Specimen of each image, its own by default: whole groups are held out.
+            Specimen of each image, its own by default: whole groups are held out. Those of near
+            copies are joined, with a warning.
 
         Returns
         -------
@@ -276,7 +278,9 @@ class HypercolumnSegmenter(NetworkEstimator):
         self.check_parameters()
         images = check_image_list(images)
         codes = check_groups(groups, len(images))
-        fields = OutlinedFields(images, outlines, check_read_options(self.read_options))
+        options = check_read_options(self.read_options)
+        fields = OutlinedFields(images, outlines, options)
+        codes, _ = keep_copies_together(images, codes, options=options, verbose=self.verbose)
         codes = codes[fields.order]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)

@@ -12,7 +12,7 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 
 # With those that handle neither an image nor a label: parameters, names of files and networks,
 # whether there is a cache or a worker, progress bars.
-MAX_FILES = 31
+MAX_FILES = 32
 
 
 def files_run(function):

@@ -68,18 +68,6 @@ def test_folds_are_predicted_by_models_fitted_without_their_groups(model, textur
     assert len(set(result.groups)) == 12
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_copies_join_groups_and_blank_images_are_no_copies(model, texture_images):
-    images, labels = list(texture_images[0]), texture_images[1]
-    images[9] = images[0] * np.float32(1 + 1e-6)
-    images[4] = images[16] = np.full((20, 24), 0.3)
-    model.set_params(calibrate=False).fit(images, labels, groups=np.arange(24) // 3)
-    groups = model.training_.groups
-    assert len(set(groups)) == 7, "0 to 2 and 9 to 11 are one of 8"
-    assert len(set(groups[[0, 1, 2, 9, 10, 11]])) == 1
-    assert groups[4] != groups[16]
-
-
 def test_nothing_held_out_is_reported_before_images_are_read(model, texture_images, tmp_path):
     images, labels = texture_images
     absent = [tmp_path / "there_is_no_such_file.png"]
@@ -96,7 +84,6 @@ def test_nothing_held_out_is_reported_before_images_are_read(model, texture_imag
             for ask in (each.predict_set, each.judge, lambda _, m=each: m.held_out_evaluation()):
                 with pytest.raises(ValueError, match=words):
                     ask(absent)
-    assert list(model.fit_seconds_) == ["codebook", "encoding", "learner", "cross-fitted learners"]
 
 
 # --- prediction sets ------------------------------------------------------------------------------
