@@ -88,15 +88,7 @@ _REPORT = Step("Writing the report", "report FOLDER -o FOLDER/report", may_fail=
 #: The table of classes, and the coverage in per cent of prediction sets.
 PREDICTIONS, COVERAGE = "predictions.csv", 90
 _ALONE = f"predict MODEL IMAGES -o FOLDER/{PREDICTIONS} SETS"
-_CLASSIFY = Step("Classifying", f"{_ALONE} --page FOLDER/classified.html")
-#: With the labels of the queue that classifying has made.
-LEARN_AGAIN = (
-    Step(
-        "Learning from the labels",
-        "review retrain FOLDER/queue --training GIVEN -o MODEL GROUPS",
-    ),
-    _CLASSIFY,
-)
+_CLASSIFY = Step("Classifying", f"{_ALONE} --page FOLDER/classified.html", "groups")
 _FIGURES = "report/figure.pdf", "PDF", "report/figure.png", "PNG"
 _PAPER = (
     ("report/report.html", "Report", "figures, values with intervals, methods"),
@@ -105,6 +97,16 @@ _PAPER = (
     ("report/methods.txt", "Methods, text", "sentences for a paper"),
 )
 _WORKBOOK = Step("Writing a workbook", "workbook FOLDER -o FOLDER/tables.xlsx", may_fail=True)
+#: With the labels of the queue that classifying has made.
+LEARN_AGAIN = (
+    Step(
+        "Learning from the labels",
+        "review retrain FOLDER/queue --training GIVEN -o MODEL GROUPS",
+    ),
+    _CLASSIFY,
+    _REPORT,
+    _WORKBOOK,
+)
 _TABLES = ("tables.xlsx", "All tables, XLSX", "one sheet each")
 _ALL = (_TABLES, ("all.zip", "All of these, ZIP", ""))
 #: Folders of outlines, as archives of the results.
@@ -259,11 +261,13 @@ _CLASSES = Task(
             makes="queue/queue.sqlite",
             may_fail=True,
         ),
+        _REPORT,
         _WORKBOOK,
     ),
     (
         ("classified.html", "Page", "images with their classes, the least certain first"),
         ("training/index.html", "Training", "how well held-out images are classified"),
+        *_PAPER,
         (PREDICTIONS, "Classes, CSV", "one line per image: probabilities and possible classes"),
         ("model.hvlad", "Model", "for further images"),
         *_ALL,

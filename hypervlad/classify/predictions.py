@@ -14,6 +14,8 @@ from hypervlad.classify.answers import OUT_OF_DISTRIBUTION, Classification
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import name_some
 from hypervlad.images.errors import training_images_text, unlike_training_text
+from hypervlad.objects.found_tables import held_out_confusion
+from hypervlad.objects.results_folder import LEFT_OUT
 
 LIKE_TRAINING = "like_training"  # where no judgement was requested
 _DECIMALS = 6  # of probabilities
@@ -51,6 +53,7 @@ def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
+        "in_training": ["yes" if known else "no" for known in found.in_training],
         # Rounded, it is still above 1 where the image is unlike the others, and only there.
         "novelty": [
             max(round(value, 4), 1.0001) if value > 1 else round(value, 4)
@@ -70,11 +73,28 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
 
 
 def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool) -> list[str]:
-    further = ["unlike_training", "novelty"]
+    further = ["unlike_training", "in_training", "novelty"]
     further += ["possible"] if has_sets else []
     further += ["kind", "reason"] if is_judged else []
     further += ["note"]
     return ["path", "label", "confidence", *further, *(f"p_{name}" for name in classes)]
+
+
+def prediction_record(model: Any, digest: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """Return how predictions are made, which a report of their table needs."""
+    accuracy = None
+    if getattr(model, "held_out_", None) is not None:
+        result = model.held_out_evaluation()
+        accuracy = [result.accuracy, *result.interval]
+    confusion, _ = held_out_confusion(model)
+    return {
+        "model": digest,
+        "classes": [str(label) for label in model.classes_],
+        "training images": len(model.training_),
+        "accuracy": accuracy,
+        "confusion": None if confusion is None else confusion.tolist(),
+        LEFT_OUT: list(left_out),
+    }
 
 
 def possible_classes(sets: NDArray[np.bool_], classes: Sequence[Any]) -> list[list[str]]:

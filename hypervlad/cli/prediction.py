@@ -13,6 +13,7 @@ import typer
 from hypervlad.cli import options as option
 from hypervlad.cli.files import (
     folder_of,
+    groups_of,
     images_in,
     load_classifier,
     names_of,
@@ -38,6 +39,7 @@ def predict(
     output: option.TableToWrite = None,
     pixel_size: option.PixelSize = None,
     cache: option.Cache = None,
+    groups: option.ComparedGroups = None,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -85,8 +87,10 @@ def predict(
 ) -> None:
     """Classify images, with probabilities.
 
-    The table has the columns path, label, confidence, unlike_training, novelty, note (how the file
-    differs from the training images, such as by blur or noise), and p_CLASS for every class. An
+    The table has the columns path, label, confidence, unlike_training, in_training, novelty, note
+    (how the file differs from the training images, such as by blur or noise), p_CLASS for every
+    class and, with --groups, group. Of a folder with predictions.csv, and predictions.json beside
+    it, 'report' writes shares of classes with intervals, and compares groups. An
     image whose novelty is above 1 is unlike all training images, and its probabilities mean little;
     about 5 % of usual images are marked so too, and more if the model was trained on fewer than 40
     groups. --coverage adds the column possible (classes, separated by |), --max-error adds kind
@@ -107,11 +111,13 @@ def predict(
     """
     from hypervlad.classify.predictions import (
         prediction_columns,
+        prediction_record,
         prediction_remarks,
         predictions_as_bytes,
     )
     from hypervlad.classify.sorting import ImageSorter
     from hypervlad.classify.watching import classify_as_they_appear, settings_file
+    from hypervlad.objects.results_folder import read_record, write_record
     from hypervlad.statistics.conformal import check_share
 
     for name, share in (("--coverage", coverage), ("--max-error", max_error)):
@@ -121,7 +127,7 @@ def predict(
         raise ValueError("standard output is closed; write the table to a file: --output CSV")
     check_page(page, output, model, pixel_size, *paths)
     if output is not None:
-        check_table(output, model, pixel_size, *paths)
+        check_table(output, model, pixel_size, groups, *paths)
         if not watch and output.exists() and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
@@ -130,15 +136,19 @@ def predict(
     if sort_into is not None:
         check_folders(sort_into, paths)
     is_table = output is not None and not is_workbook(output)
-    is_watchable = is_table and page is None and all(map(os.path.isdir, paths))
+    record = output.with_suffix(".json") if output is not None and is_table else None
+    if record is not None and record.exists() and "confusion" not in read_record(record):
+        raise ValueError(f"{record} is not of earlier predictions; write the table elsewhere")
+    is_watchable = is_table and (page or groups) is None and all(map(os.path.isdir, paths))
     if watch and not is_watchable:
         raise ValueError(
-            "--watch takes folders and a table: --output CSV, without --page, which is written "
-            "once; give these, or leave out --watch."
+            "--watch takes folders and a table: --output CSV, without --page and --groups, which "
+            "are of all images; give these, or leave out --watch."
         )
     if watch:
         say_ignored(paths, model, output, pixel_size)
-    files = [] if watch else images_in(paths, model, output, page, pixel_size)
+    files = [] if watch else images_in(paths, model, output, page, pixel_size, groups)
+    group_of = groups_of(files, groups, paths)
     quiet = option.common().quiet
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
@@ -170,6 +180,8 @@ def predict(
             warn=warn,
         )
         echo(f"classified {counted(n_added, 'image')}: {output}")
+        assert record is not None
+        write_record(record, prediction_record(classifier, file_digest(model)))
         if sorter is not None:
             _echo_sorted(sorter)
         if bad:
@@ -186,9 +198,14 @@ def predict(
     names = [names_below[position] for position in positions]
     if output is not None or (page is None and sorter is None):
         columns = prediction_columns(found, classes)
+        if group_of is not None:
+            columns["group"] = [group_of[position] for position in positions]
         write_or_print(predictions_as_bytes(names, found.proba, classes, columns=columns), output)
     if output is not None:
         say(f"predictions of {counted(len(names), 'image')}: {output}")
+    if record is not None:
+        why = [each.reason for each in found.images.skipped]
+        write_record(record, prediction_record(classifier, file_digest(model), why))
     if sorter is not None:
         sorter.add(files, names_below, found)
         _echo_sorted(sorter)

@@ -19,6 +19,7 @@ _RESULTS = {
     "diameters.csv": ("hypervlad.fibres.paper", "diameters_report"),
     "alignment.csv": ("hypervlad.fibres.paper", "alignment_report"),
     "scores.csv": ("hypervlad.defects.paper", "defects_report"),
+    "predictions.csv": ("hypervlad.classify.paper", "classes_report"),
 }
 
 
@@ -28,7 +29,8 @@ def report(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder that particles find, diameters, align or defects score has written.",
+            help="Folder that particles find, diameters, align or defects score has written, or of "
+            "the table predictions.csv of predict.",
         ),
     ],
     output: option.FolderToWrite,
@@ -49,7 +51,8 @@ def report(
     \b
     The folder contains report.html, with all that follows, and
       figure.svg     also .pdf and .png: the distribution, 85 mm wide, with the
-                     median and its 95 % interval; of defects, figure-2 too
+                     median and its 95 % interval; of defects, figure-2 too; of
+                     classes, the share of each
       results.csv    values with 95 % intervals, units, and sources: the standard
                      or definition, or why a value is not known
       methods.txt    sentences on how it was measured, and captions
@@ -70,7 +73,7 @@ def report(
     if not kind:
         raise ValueError(
             f"{folder}: no folder of results ({', '.join(_RESULTS)}); give one that "
-            "'particles find', 'diameters', 'align' or 'defects score' has written"
+            "'particles find', 'diameters', 'align', 'defects score' or 'predict' has written"
         )
     if kind == "run.json":
         given["on_error"] = option.common().on_error.value

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from hypervlad.objects.counts import poisson_interval
-from hypervlad.objects.results_folder import Row, copies_among
+from hypervlad.objects.results_folder import GroupedImages, Row
 from hypervlad.statistics.groups import Ratio, Sample
-
-_NO_GROUP = "no group"
 
 
 class Defects(NamedTuple):
@@ -50,43 +48,19 @@ class Defects(NamedTuple):
         return cls(n, tuple(100 * each for each in called), shares, (best, low, high))
 
 
-class GroupedImages(NamedTuple):
-    """Lines of ``scores.csv`` of all images, by "", and of each group if there are several.
+def groups_of(grouped: GroupedImages) -> dict[str, Defects]:
+    """Return what each group has; nothing without several groups."""
+    return {name: Defects.of(own) for name, own in grouped.rows.items() if name}
 
-    Of the copies of an image, one counts in each group, and one in all. `copies` are the others in
-    a group, `copies_between` those in several groups.
-    """
 
-    rows: Mapping[str, Sequence[Row]]
-    copies: Sequence[str]
-    copies_between: Sequence[str]
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> Self:
-        rows = [{"group": "", **row} for row in rows]  # results of before have no groups
-        if any(row["group"] for row in rows):
-            rows = [{**row, "group": row["group"] or _NO_GROUP} for row in rows]
-        twice = copies_among({**row, "group": ""} for row in rows)
-        in_group, names = copies_among(rows), sorted({row["group"] for row in rows})
-        found = {"": [row for row in rows if row["path"] not in twice]}
-        for name in names if len(names) > 1 else ():
-            own = (row for row in rows if row["group"] == name)
-            found[name] = [row for row in own if row["path"] not in in_group]
-        return cls(found, in_group, [name for name in twice if name not in in_group])
-
-    @property
-    def groups(self) -> dict[str, Defects]:
-        """What each group has; nothing without several groups."""
-        return {name: Defects.of(own) for name, own in self.rows.items() if name}
-
-    def ratios(self) -> dict[str, list[Ratio]]:
-        """Return by what factors groups differ, each two of them, by what differs."""
-        of = self.groups
-        numbers = {
-            "defective area": {name: own.area for name, own in of.items()},
-            "defective regions per image": {name: own.regions for name, own in of.items()},
-        }
-        return {
-            what: [Ratio.between(one, other, own) for other, one in combinations(own, 2)]
-            for what, own in numbers.items()
-        }
+def ratios_of(grouped: GroupedImages) -> dict[str, list[Ratio]]:
+    """Return by what factors groups differ, each two of them, by what differs."""
+    of = groups_of(grouped)
+    numbers = {
+        "defective area": {name: own.area for name, own in of.items()},
+        "defective regions per image": {name: own.regions for name, own in of.items()},
+    }
+    return {
+        what: [Ratio.between(one, other, own) for other, one in combinations(own, 2)]
+        for what, own in numbers.items()
+    }

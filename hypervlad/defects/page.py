@@ -21,11 +21,11 @@ from hypervlad.common.wording import capitalised, counted, note_of_copies, perce
 from hypervlad.defects.displays import DetectionLimitsDisplay, score_limits
 from hypervlad.defects.evaluation import DefectEvaluation, MapWithMask, gap_between_modes
 from hypervlad.defects.findings import Finding, Region
-from hypervlad.defects.groups import GroupedImages
+from hypervlad.defects.groups import groups_of, ratios_of
 from hypervlad.defects.limits import area_unit
 from hypervlad.images import Micrograph, read_image
 from hypervlad.objects.particle import Outline
-from hypervlad.objects.results_folder import Row
+from hypervlad.objects.results_folder import GroupedImages, Row
 from hypervlad.pages import parts
 from hypervlad.pages.colours import stretch_contrast
 from hypervlad.pages.facts import is_extrapolated, page_facts
@@ -153,7 +153,7 @@ class FindingsPage:
 
     def ratios(self) -> dict[str, list[Ratio]]:
         """Return by what factors groups differ, by what differs."""
-        return GroupedImages.of(self.rows).ratios()
+        return ratios_of(GroupedImages.of(self.rows))
 
     def pictures(self) -> list[Picture]:
         """Return the images with the highest scores, in order: fewer if outlines are long."""
@@ -250,7 +250,7 @@ class FindingsPage:
 def _groups_section(grouped: GroupedImages) -> parts.Section | None:
     """Return what groups have of defects, and how they differ; nothing without several groups."""
     rows = []
-    for name, own in grouped.groups.items():
+    for name, own in groups_of(grouped).items():
         rows.append([name, thousands(own.n_images)])
         for (value, *ends), unit in ((own.called, " %"), (own.area, " %"), (own.regions, "")):
             rows[-1] += [number_text(value) + unit, interval_text(*ends)]
@@ -258,7 +258,7 @@ def _groups_section(grouped: GroupedImages) -> parts.Section | None:
     for title in ("Called anomalous", "Defective area", "Regions per image"):
         header += [title, "95 % interval"]
     copies = grouped.copies and capitalised(note_of_copies(grouped.copies, _IN_GROUP))
-    shown = parts.Table(header, rows), copies, _OF_GROUPS, *parts.ratios(grouped.ratios())
+    shown = parts.Table(header, rows), copies, _OF_GROUPS, *parts.ratios(ratios_of(grouped))
     return parts.section("Groups", *shown) if rows else None
 
 

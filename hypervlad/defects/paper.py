@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, percent
+from hypervlad.common.wording import counted, note_of_unscaled, percent
 from hypervlad.defects.findings_folder import TABLES
-from hypervlad.defects.groups import Defects, GroupedImages
+from hypervlad.defects.groups import Defects
 from hypervlad.images.errors import training_images_text
-from hypervlad.objects.results_folder import made_with, read_results
+from hypervlad.objects.results_folder import GroupedImages, made_with, read_results
 from hypervlad.pages import paper
 from hypervlad.pages.numbers import number_text
 from hypervlad.pages.paper import Result
@@ -84,11 +84,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
     if "model" in made:
         model, notes = f" {made['version']} and a model (SHA-256 {made['model'][:12]})", []
         held_out = f" Of images that training held out, {made.get('held_out', 'nothing is known')}."
-    notes += [note_of_copies(grouped.copies)] * bool(grouped.copies)
-    if grouped.copies_between:
-        only = note_of_copies(grouped.copies_between, "images in other groups")
-        notes.append(f"all groups together are counted {only}")
-    notes += paper.notes_of(made, rows)
+    notes += grouped.notes + paper.notes_of(made, rows)
     if n_learnt := n - len(new):
         notes.append(f"{training_images_text(n_learnt, n)}; scores and numbers of all are too low")
     notes += [lacking] * bool(size and lacking)

@@ -110,30 +110,37 @@ def _known(value: Any) -> Any:
     return None if value is None or value != value else value
 
 
-def write_confusion(path: Path, classes: Sequence[str], classifier: Any) -> None:
-    """Write the held-out numbers by true and predicted class, if there are any.
+def held_out_confusion(classifier: Any) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """Return the held-out numbers by true (rows) and predicted class, and classes that lack any.
 
-    A classifier is wrong about more of the particles that were chosen for a review than of others:
-    they are left out. If none of a class is left, there is no matrix, with a warning.
+    A classifier is wrong about more of the images that were chosen for a review than of others:
+    they are left out. If none of a class is left, or nothing was held out, there is no matrix.
     """
     held_out, chosen = (getattr(classifier, each, None) for each in ("held_out_", "chosen_"))
     if held_out is None:
-        return
-    matrix, n = np.zeros((len(classes),) * 2, int), np.zeros(len(classes), int)
+        return None, []
+    classes = [str(label) for label in classifier.classes_]
+    matrix, n = np.zeros((len(classes),) * 2, np.int64), np.zeros(len(classes), int)
     is_usual = slice(None) if chosen is None else ~chosen[held_out.rows]
     np.add.at(n, held_out.codes, 1)
     answers = held_out.codes[is_usual], held_out.proba.argmax(axis=1)[is_usual]
     np.add.at(matrix, answers, 1)
     lacking = np.array(classes)[(n > 0) & (matrix.sum(axis=1) == 0)].tolist()
+    return None if lacking else matrix, lacking
+
+
+def write_confusion(path: Path, classes: Sequence[str], classifier: Any) -> None:
+    """Write the `held_out_confusion`, if there is any; if classes lack images, warn of it."""
+    matrix, lacking = held_out_confusion(classifier)
     if lacking:
         warn_user(
             f"{path}: not written, so counts are not corrected for wrong classes: all held-out "
             f"particles of {name_some(lacking)} are of a review, which chooses the doubtful ones; "
             "train with some that are chosen at random"
         )
-        return
-    lines = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
-    write_table(path, ["true", *classes], lines)
+    if matrix is not None:
+        lines = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
+        write_table(path, ["true", *classes], lines)
 
 
 def read_confusion(path: Path, classes: Sequence[str]) -> NDArray[np.int64] | None:

@@ -9,7 +9,7 @@ import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,13 @@ from hypervlad.common.tables import (
     read_separated,
     write_table,
 )
-from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.common.wording import counted, name_some, note_of_copies, warn_user
 from hypervlad.images.files import folded, is_below
 from hypervlad.images.sample import errors_of
 
 T = TypeVar("T")
 _OTHERS = "images of another run"
+_NO_GROUP = "no group"
 LEFT_OUT = "left out"  # why the last run left images out, by sentences
 Row: TypeAlias = Mapping[str, Any]
 #: The names of two tables, with one line and with any number of lines per image, and the columns of
@@ -77,6 +78,40 @@ def copies_among(rows: Iterable[Row]) -> list[str]:
     once = dict[tuple[Any, ...], Row]()
     own = ((row, (*{**row, "path": "", "settings": ""}.values(),)) for row in rows)
     return [row["path"] for row, cells in own if once.setdefault(cells, row) is not row]
+
+
+class GroupedImages(NamedTuple):
+    """Lines of a table of all images, by "", and of each group if there are several.
+
+    Of the copies of an image, one counts in each group, and one in all. `copies` are the others in
+    a group, `copies_between` those in several groups.
+    """
+
+    rows: Mapping[str, Sequence[Row]]
+    copies: Sequence[str]
+    copies_between: Sequence[str]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        rows = [{"group": "", **row} for row in rows]  # of a run that was given no groups
+        if any(row["group"] for row in rows):
+            rows = [{**row, "group": row["group"] or _NO_GROUP} for row in rows]
+        twice = copies_among({**row, "group": ""} for row in rows)
+        in_group, names = copies_among(rows), sorted({row["group"] for row in rows})
+        found = {"": [row for row in rows if row["path"] not in twice]}
+        for name in names if len(names) > 1 else ():
+            own = (row for row in rows if row["group"] == name)
+            found[name] = [row for row in own if row["path"] not in in_group]
+        return cls(found, in_group, [name for name in twice if name not in in_group])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a report says of copies."""
+        notes = [note_of_copies(self.copies)] * bool(self.copies)
+        if self.copies_between:
+            only = note_of_copies(self.copies_between, "images in other groups")
+            notes.append(f"all groups together are counted {only}")
+        return notes
 
 
 class ResultsFolder:

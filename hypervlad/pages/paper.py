@@ -235,6 +235,33 @@ class Figure(NamedTuple):
         return self.caption + lines + f" From above: {names}." * bool(names)
 
 
+class Bars(NamedTuple):
+    """Of one group, of `counts` such as "40 images", values in per cent with the ends of each."""
+
+    name: str
+    values: Sequence[Sequence[float]]
+    counts: str
+
+
+class BarFigure(NamedTuple):
+    """Shares of `what` with these names, in per cent: bars of each group beside each other."""
+
+    what: str
+    names: Sequence[str]
+    groups: Sequence[Bars]
+    caption: str
+
+    @property
+    def label(self) -> str:
+        return f"shares of {self.what}"
+
+    @property
+    def whole_caption(self) -> str:
+        names = "; ".join(each.name for each in self.groups if each.name)
+        order = f" From above: {names}." * bool(names)
+        return f"{self.caption} Lines: 95 % intervals.{order}"
+
+
 @dataclass
 class Report:
     """What a folder of results says: at most two figures, and sentences that a paper may print.
@@ -244,7 +271,7 @@ class Report:
     """
 
     title: str
-    figures: Sequence[Figure]
+    figures: Sequence[Figure | BarFigure]
     results: Sequence[Result]
     methods: Sequence[str]
     budget: pd.DataFrame | None = None
@@ -414,7 +441,26 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
     return np.asarray(edges, np.float64)
 
 
-def _drawn(shown: Figure) -> tuple[float, dict[str, bytes]]:
+def _draw_bars(ax: Axes, shown: BarFigure) -> None:
+    thickness = 0.8 / len(shown.groups)
+    for k, each in enumerate(shown.groups):
+        values, low, high = np.array(each.values, np.float64).reshape(-1, 3).T
+        at = np.arange(len(values)) + (k + 0.5) * thickness - 0.4
+        label = f"{literal(shorten(each.name, _LONGEST_NAME))}: " * bool(each.name)
+        colour = _COLOURS[k % len(_COLOURS)]
+        look: dict[str, Any] = {"facecolor": f"{colour}60", "edgecolor": colour, "linewidth": 1}
+        ax.barh(at, values, 0.9 * thickness, label=f"{label}n = {each.counts}", **look)
+        known = ~np.isnan(low)
+        ax.hlines(at[known], low[known], high[known], color=DARK, linewidth=1)
+    ax.set_yticks(range(len(shown.names)))
+    ax.set_yticklabels([literal(shorten(name, _LONGEST_NAME)) for name in shown.names])
+    ax.invert_yaxis()
+    ax.set_xlim(0, None)
+    ax.set_xlabel(f"{capitalised(shown.what)} (%)")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _drawn(shown: Figure | BarFigure) -> tuple[float, dict[str, bytes]]:
     """Return height over width, and a figure as SVG with texts, PDF with fonts, and PNG."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
@@ -424,9 +470,14 @@ def _drawn(shown: Figure) -> tuple[float, dict[str, bytes]]:
     with matplotlib.rc_context({**_STYLE, "font.family": [e for e in _FONTS if e in known]}):
         figure = Canvas(layout="constrained", facecolor="white")
         ax = figure.add_subplot()
-        _draw(ax, shown)
+        if isinstance(shown, Figure):
+            _draw(ax, shown)
+            n_bars = 0
+        else:
+            _draw_bars(ax, shown)
+            n_bars = len(shown.names) * (len(shown.groups) + 1)
         labels = ax.get_legend_handles_labels()[1]
-        height = _HEIGHT + _LINE * sum(text.count("\n") + 1 for text in labels)
+        height = max(_HEIGHT, _LINE * n_bars) + _LINE * sum(text.count("\n") + 1 for text in labels)
         figure.set_size_inches(_WIDTH / _INCH, height / _INCH)
         figure.legend(loc="outside upper left", borderaxespad=0.2)
         for kind, undated in _FORMATS.items():

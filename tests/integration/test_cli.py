@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.commands import TINY, refused, run, write_table
+from support.commands import TINY, refused, rows_of, run, write_table
 
 import hypervlad
 
@@ -32,7 +33,15 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     result = run("predict", model, folder, "-q")
     assert result.stderr == ""
     rows = read_table(result.stdout)
-    further = ["unlike_training", "novelty", "note", "p_flat", "p_rings", "p_stripes"]
+    further = [
+        "unlike_training",
+        "in_training",
+        "novelty",
+        "note",
+        "p_flat",
+        "p_rings",
+        "p_stripes",
+    ]
     assert list(rows[0]) == ["path", "label", "confidence", *further]
     files = sorted(folder.rglob("*.png"))
     assert [row["path"] for row in rows] == [file.relative_to(folder).as_posix() for file in files]
@@ -43,7 +52,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
     expected = hypervlad.load(model).predict_proba(files)
-    found = [[float(row[column]) for column in further[3:]] for row in rows]
+    found = [[float(row[column]) for column in further[4:]] for row in rows]
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 
@@ -62,6 +71,34 @@ def test_an_evaluation_leaves_training_images_out(model, folder, groups, tmp_pat
     )
     assert any(re.match(r"accuracy: [\d.]+ % of 6 images", line) for line in lines)
     assert len((tmp_path / "report" / "predictions.csv").read_text("utf-8").splitlines()) == 7
+    # So does the report of shares of classes, in each group.
+    names = [path.relative_to(mixed).as_posix() for path in sorted(mixed.rglob("*.png"))]
+    halves = write_table(tmp_path / "halves.csv", "path,group", zip(names, "ab" * 12, strict=True))
+    found, paper = tmp_path / "found", tmp_path / "paper"
+    predict = "predict", model, mixed, "-q", "-o", found / "predictions.csv", "--coverage", 0.6
+    (tmp_path / "found").mkdir()
+    (found / "predictions.json").write_text("{}")
+    assert "predictions.json is not of earlier predictions" in refused(*predict)
+    (found / "predictions.json").unlink()
+    run(*predict, "--groups", halves)
+    run("report", found, "-o", paper)
+    rows = {f"{row['group']} {row['quantity']}": row for row in rows_of(paper / "results.csv")}
+    assert [rows[f" images {of}"]["value"] for of in ("classified", "not trained on")] == [
+        "24",
+        "6",
+    ]
+    for group in ("", "a"):
+        shares = [rows[f"{group} share of {name}"] for name in ("flat", "rings", "stripes")]
+        assert sum(float(row["value"]) for row in shares) == pytest.approx(100, abs=1e-3)
+        assert all(float(row["low"]) < 100 / 3 < float(row["high"]) for row in shares)
+    assert "18 of 24 images are training images" in (paper / "report.html").read_text("utf-8")
+    assert "stripes</text>" in (paper / "figure.svg").read_text("utf-8")
+    record = json.loads((found / "predictions.json").read_text())
+    (found / "predictions.json").write_text(
+        json.dumps(record | {"confusion": None, "accuracy": None})
+    )
+    run("report", found, "-o", paper)
+    assert "not corrected for mistakes" in (paper / "report.html").read_text("utf-8")
 
 
 def test_labels_from_a_table(model, folder, groups, tmp_path):
