@@ -470,10 +470,9 @@ function showList() {
     seen.observe(img);
   }
   for (const each of images) {
-    if (each.error) rows.get(each.id).title = each.error;
     const words = [`${wordsWithGroup(each.words ?? plural(each.n), each.name)} `, each.is_done ? element("b", "", "done") : each.is_edited ? "edited" : ""];
-    const about = rows.get(each.id).lastChild; // of thousands of images, few have changed
-    if (about.textContent !== words.map((own) => own.textContent ?? own).join("")) about.replaceChildren(...words);
+    const { lastChild: about } = Object.assign(rows.get(each.id), each.error && { title: each.error });
+    if (about.textContent !== words.map((own) => own.textContent ?? own).join("")) about.replaceChildren(...words); // few have changed
   }
   showWhys();
   const done = images.filter((each) => each.is_done).length;
