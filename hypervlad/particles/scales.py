@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.segmentation import expand_labels
 from skimage.transform import resize
 
 from hypervlad.features.lazy_torch import check_device, usual_torch
@@ -27,7 +28,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
-from hypervlad.particles.contrast import Edges, edges_of, texture_of
+from hypervlad.particles.contrast import Edges, edges_of, pixel_noise, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     PRETRAINED,
@@ -63,6 +64,11 @@ _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 # Regions too small for particles are as surely none of the background, by its probability of 255.
 _SURELY = 32
+# Of gaps between particles side by side that were outlined as one: how far lines across are below
+# what is so many pixels to both sides, by the step of the particle and by the noise of pixels; the
+# least share of each part, and how many parts more, of all particles, are no texture.
+_LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.1, 1.6, (2, 3)
+_MIN_BESIDE_LINE, _MANY_LINES = 0.1, 0.2
 # If they are so many, and more than this share of the particles, the image is searched at twice its
 # size: unless it is large, only those of more pixels are wanted, or most of several have more than
 # so many. Coarse noise has specks, too, beside large particles.
@@ -156,6 +162,10 @@ class Scales:
         if whole == 1 and len(known) and np.median(known) <= _FLAT:
             labels = _joined_without_necks(grey, labels, edges.steps, self._doubt[polarity])
             edges = edges_of(grey, labels, sign)
+        if whole == 1:
+            parts = _cut_at_lines(sign * grey, labels, edges.steps, self.min_area)
+            if parts is not labels:
+                labels, edges = parts, edges_of(grey, parts, sign)
         steps, at_edge, contrasts, _ = edges
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
@@ -392,6 +402,41 @@ def _split_at_necks(labels: LabelMap) -> None:
             others = parts > 1
             labels[window][others] = n + parts[others] - 1
             n += len(areas) - 1
+
+
+def _cut_at_lines(
+    grey: NDArray[np.float32], labels: LabelMap, steps: NDArray[np.float64], min_area: int
+) -> LabelMap:
+    """Return bright particles cut at dark lines across, as of rods side by side, if these are many.
+
+    Otherwise, what was given.
+    """
+    cut, least, n = labels.copy(), _LINE_NOISE * pixel_noise(grey), len(steps)
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[window] == number
+        limit = max(_LINE_DEPTH * float(steps[number - 1]), least)
+        pieces, n_pieces = ndimage.label(inside & (_line_depths(grey[window]) < limit))
+        is_part = areas_of(pieces, n_pieces) >= max(min_area, _MIN_BESIDE_LINE * inside.sum())
+        is_part[0] = False
+        if (n_parts := np.count_nonzero(is_part)) > 1:
+            parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape))
+            cut[window][inside] = np.where(parts > 1, n + parts - 1, number)[inside]
+            n += n_parts - 1
+    return cut if n > (1 + _MANY_LINES) * len(steps) else labels
+
+
+def _line_depths(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far below both sides lines of five pixels through each pixel are, at most."""
+    depths, reach = np.zeros(grey.shape, np.float32), 2 + max(_BESIDE_LINE)
+    padded = np.pad(grey, reach, mode="edge")
+    for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        along = [np.roll(padded, (-k * across, k * down), (0, 1)) for k in range(-2, 3)]
+        line = np.mean(along, axis=0)
+        for d in _BESIDE_LINE:
+            shifts = ((d * down, d * across), (-d * down, -d * across))
+            beside = np.minimum(*(np.roll(line, each, (0, 1)) for each in shifts)) - line
+            np.maximum(depths, beside[reach:-reach, reach:-reach], out=depths)
+    return depths
 
 
 def _joined_without_necks(
