@@ -66,8 +66,8 @@ _FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 _SURELY = 32
 # Of gaps between particles side by side that were outlined as one: how far lines across are below
 # what is so many pixels to both sides, by the step of the particle and by the noise of pixels; the
-# least share of each part, and how many parts more, of all particles, are no texture.
-_LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.1, 1.6, (2, 3)
+# least share of each part, and of how many more parts than a few, as a share of the particles.
+_LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.12, 1.6, (2, 3)
 _MIN_BESIDE_LINE, _MANY_LINES = 0.1, 0.2
 # If they are so many, and more than this share of the particles, the image is searched at twice its
 # size: unless it is large, only those of more pixels are wanted, or most of several have more than
@@ -419,10 +419,12 @@ def _cut_at_lines(
         is_part = areas_of(pieces, n_pieces) >= max(min_area, _MIN_BESIDE_LINE * inside.sum())
         is_part[0] = False
         if (n_parts := np.count_nonzero(is_part)) > 1:
-            parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape))
+            parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
+            if (solidities(parts) < _CONVEX).any():  # of a texture
+                continue
             cut[window][inside] = np.where(parts > 1, n + parts - 1, number)[inside]
             n += n_parts - 1
-    return cut if n > (1 + _MANY_LINES) * len(steps) else labels
+    return cut if n - len(steps) > max(FEW, _MANY_LINES * len(steps)) else labels
 
 
 def _line_depths(grey: NDArray[np.float32]) -> NDArray[np.float32]:
