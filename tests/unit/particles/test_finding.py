@@ -97,14 +97,12 @@ def test_rods_are_whole():
         place = (columns - column + 1j * (rows - row)) * np.exp(-1j * turn)
         image[np.hypot(np.maximum(np.abs(place.real) - 30, 0), place.imag) < 7] -= 0.3
     assert len(find_particles(image.clip(0, 1))) == 4
-    # Now side by side, with gaps of one pixel.
-    places = np.add.outer(1j * np.arange(-180, 180), np.arange(-180, 180)) * np.exp(-0.3j)
-    rows, columns = places.imag % 100, places.real % 100
+    place = np.add.outer(1j * np.arange(-180, 180), np.arange(-180, 180)) * np.exp(-0.3j)
+    rows, columns = place.imag % 100, place.real % 100  # now side by side, one pixel apart
     beyond = np.maximum(np.abs(rows - 50 + 2 * np.cos(3 * (columns // 15))) - 25, 0)
     depth = (7 - np.hypot(beyond, columns % 15 - 7)) * (columns < 75)
-    image = 0.2 + (depth > 0) * (0.35 + 0.25 * np.exp(-depth / 1.5))
-    image = ndimage.gaussian_filter(image, 0.8)
-    image += np.random.default_rng(0).normal(0, 0.02, image.shape)
+    image = ndimage.gaussian_filter((depth > 0) * (0.35 + 0.25 * np.exp(-depth / 1.5)), 0.8)
+    image += np.random.default_rng(0).normal(0.2, 0.02, image.shape)
     assert len(find_particles(image.clip(0, 1))) == pytest.approx(80, abs=10)
 
 
