@@ -418,7 +418,7 @@ def _cut_at_lines(
         pieces, n_pieces = ndimage.label(inside & (_line_depths(grey[window]) < limit))
         is_part = areas_of(pieces, n_pieces) >= max(min_area, _MIN_BESIDE_LINE * inside.sum())
         is_part[0] = False
-        if (n_parts := np.count_nonzero(is_part)) > 1:
+        if (n_parts := int(np.count_nonzero(is_part))) > 1:
             parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
             if (solidities(parts) < _CONVEX).any():  # of a texture
                 continue
