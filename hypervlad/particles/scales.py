@@ -14,7 +14,7 @@ from skimage.transform import resize
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
-from hypervlad.images.resampling import nearest
+from hypervlad.images.resampling import middle, nearest
 from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -69,6 +69,7 @@ _SURELY = 32
 # least share of each part, and of how many more parts than a few, as a share of the particles.
 _LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.12, 1.6, (2, 3)
 _MIN_BESIDE_LINE, _MANY_LINES = 0.1, 0.2
+_LINE_REACH = 5  # pixels: half the length of a line, and what is beside it
 # If they are so many, and more than this share of the particles, the image is searched at twice its
 # size: unless it is large, only those of more pixels are wanted, or most of several have more than
 # so many. Coarse noise has specks, too, beside large particles.
@@ -163,7 +164,7 @@ class Scales:
             labels = _joined_without_necks(grey, labels, edges.steps, self._doubt[polarity])
             edges = edges_of(grey, labels, sign)
         if whole == 1:
-            parts = _cut_at_lines(sign * grey, labels, edges.steps, self.min_area)
+            parts = _cut_at_lines(grey, labels, edges.steps, sign, self.min_area)
             if parts is not labels:
                 labels, edges = parts, edges_of(grey, parts, sign)
         steps, at_edge, contrasts, _ = edges
@@ -405,39 +406,48 @@ def _split_at_necks(labels: LabelMap) -> None:
 
 
 def _cut_at_lines(
-    grey: NDArray[np.float32], labels: LabelMap, steps: NDArray[np.float64], min_area: int
+    grey: NDArray[np.float32], labels: LabelMap, steps: NDArray[np.float64], sign: int, least: int
 ) -> LabelMap:
-    """Return bright particles cut at dark lines across, as of rods side by side, if these are many.
+    """Return particles cut at lines across, as between rods side by side, if these are many.
 
-    Otherwise, what was given.
+    Otherwise, what was given. Parts have the `least` area.
     """
-    cut, least, n = labels.copy(), _LINE_NOISE * pixel_noise(grey), len(steps)
+    noise = _LINE_NOISE * pixel_noise(grey[middle(grey.shape, _ROWS)])
+    limits = np.append(np.inf, np.maximum(_LINE_DEPTH * steps, noise)).astype(np.float32)
+    is_line = np.zeros(labels.shape, bool)
+    for top in range(0, len(labels), _ROWS):
+        own, first = slice(top, top + _ROWS), max(0, top - _LINE_REACH)
+        depths = _line_depths(sign * grey[first : top + _ROWS + _LINE_REACH])[top - first :]
+        is_line[own] = depths[:_ROWS] >= limits[labels[own]]
+    cut, n = labels, len(steps)
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels[window] == number
-        limit = max(_LINE_DEPTH * float(steps[number - 1]), least)
-        pieces, n_pieces = ndimage.label(inside & (_line_depths(grey[window]) < limit))
-        is_part = areas_of(pieces, n_pieces) >= max(min_area, _MIN_BESIDE_LINE * inside.sum())
+        if not (inside & is_line[window]).any():
+            continue
+        pieces, n_pieces = ndimage.label(inside & ~is_line[window])
+        is_part = areas_of(pieces, n_pieces) >= max(least, _MIN_BESIDE_LINE * inside.sum())
         is_part[0] = False
-        if (n_parts := int(np.count_nonzero(is_part))) > 1:
-            parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
-            if (solidities(parts) < _CONVEX).any():  # of a texture
-                continue
-            cut[window][inside] = np.where(parts > 1, n + parts - 1, number)[inside]
+        if (n_parts := int(np.count_nonzero(is_part))) < 2:
+            continue
+        parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
+        if (solidities(parts) >= _CONVEX).all():  # those of textures are not
+            cut = labels.copy() if cut is labels else cut
+            cut[window][parts > 1] = n + parts[parts > 1] - 1
             n += n_parts - 1
     return cut if n - len(steps) > max(FEW, _MANY_LINES * len(steps)) else labels
 
 
 def _line_depths(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return how far below both sides lines of five pixels through each pixel are, at most."""
-    depths, reach = np.zeros(grey.shape, np.float32), 2 + max(_BESIDE_LINE)
-    padded = np.pad(grey, reach, mode="edge")
+    depths = np.zeros(grey.shape, np.float32)
+    padded, inner = np.pad(grey, _LINE_REACH, mode="edge"), np.s_[_LINE_REACH:-_LINE_REACH]
     for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
         along = [np.roll(padded, (-k * across, k * down), (0, 1)) for k in range(-2, 3)]
         line = np.mean(along, axis=0)
         for d in _BESIDE_LINE:
             shifts = ((d * down, d * across), (-d * down, -d * across))
             beside = np.minimum(*(np.roll(line, each, (0, 1)) for each in shifts)) - line
-            np.maximum(depths, beside[reach:-reach, reach:-reach], out=depths)
+            np.maximum(depths, beside[inner, inner], out=depths)
     return depths
 
 
