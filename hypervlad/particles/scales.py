@@ -442,8 +442,8 @@ def _line_depths(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     depths = np.zeros(grey.shape, np.float32)
     padded, inner = np.pad(grey, _LINE_REACH, mode="edge"), np.s_[_LINE_REACH:-_LINE_REACH]
     for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        along = [np.roll(padded, (-k * across, k * down), (0, 1)) for k in range(-2, 3)]
-        line = np.mean(along, axis=0)
+        along = (np.roll(padded, (-k * across, k * down), (0, 1)) for k in range(-2, 3))
+        line = sum(along, np.float32(0)) / 5
         for d in _BESIDE_LINE:
             shifts = ((d * down, d * across), (-d * down, -d * across))
             beside = np.minimum(*(np.roll(line, each, (0, 1)) for each in shifts)) - line
