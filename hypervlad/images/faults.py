@@ -38,8 +38,10 @@ _N_OCTAVES = 3  # details of one, two and four pixels
 # more than two of a hundred images of the same source would be warned of.
 _FENCE, _OF_FEW = 0.5, 5
 TOLERANCE = 0.1  # beyond that; all as logarithms
-_LOOKS = "brightness", "contrast", "noise", "sharpness", "texture"
-_LOOKS = *_LOOKS, "elongation", "solidity", "evenness"  # the last ones of outlined particles
+_LOOKS = (
+    *("brightness", "contrast", "noise", "sharpness", "texture"),
+    *("elongation", "solidity", "evenness"),  # of outlined particles
+)
 _SLIGHT = 0.02, 0.3, 0.01  # unevenness, shift and bands that are none
 _OTHER = 3.0  # times the same across the scan lines, which the sample may show, too
 

@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.segmentation import expand_labels
 from skimage.transform import resize
 
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
-from hypervlad.images.resampling import nearest
+from hypervlad.images.resampling import middle, nearest
 from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import (
     EIGHT,
@@ -27,7 +28,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
-from hypervlad.particles.contrast import Edges, edges_of, texture_of
+from hypervlad.particles.contrast import Edges, edges_of, pixel_noise, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     PRETRAINED,
@@ -63,6 +64,12 @@ _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
 _FLAT, _NECK_OF_FLAT, _MAX_DIFFER = 0.05, 0.2, 0.2
 # Regions too small for particles are as surely none of the background, by its probability of 255.
 _SURELY = 32
+# Of gaps between particles side by side that were outlined as one: how far lines across are below
+# what is so many pixels to both sides, by the step of the particle and by the noise of pixels; the
+# least share of each part, and of how many more parts than a few, as a share of the particles.
+_LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.12, 1.6, (2, 3)
+_MIN_BESIDE_LINE, _MANY_LINES = 0.1, 0.2
+_LINE_REACH = 5  # pixels: half the length of a line, and what is beside it
 # If they are so many, and more than this share of the particles, the image is searched at twice its
 # size: unless it is large, only those of more pixels are wanted, or most of several have more than
 # so many. Coarse noise has specks, too, beside large particles.
@@ -156,6 +163,10 @@ class Scales:
         if whole == 1 and len(known) and np.median(known) <= _FLAT:
             labels = _joined_without_necks(grey, labels, edges.steps, self._doubt[polarity])
             edges = edges_of(grey, labels, sign)
+        if whole == 1:
+            parts = _cut_at_lines(grey, labels, edges.steps, sign, self.min_area)
+            if parts is not labels:
+                labels, edges = parts, edges_of(grey, parts, sign)
         steps, at_edge, contrasts, _ = edges
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
@@ -392,6 +403,52 @@ def _split_at_necks(labels: LabelMap) -> None:
             others = parts > 1
             labels[window][others] = n + parts[others] - 1
             n += len(areas) - 1
+
+
+def _cut_at_lines(
+    grey: NDArray[np.float32], labels: LabelMap, steps: NDArray[np.float64], sign: int, least: int
+) -> LabelMap:
+    """Return particles cut at lines across, as between rods side by side, if these are many.
+
+    Otherwise, what was given. Parts have the `least` area.
+    """
+    noise = _LINE_NOISE * pixel_noise(grey[middle(grey.shape, _ROWS)])
+    limits = np.append(np.inf, np.maximum(_LINE_DEPTH * steps, noise)).astype(np.float32)
+    is_line = np.zeros(labels.shape, bool)
+    for top in range(0, len(labels), _ROWS):
+        own, first = slice(top, top + _ROWS), max(0, top - _LINE_REACH)
+        depths = _line_depths(sign * grey[first : top + _ROWS + _LINE_REACH])[top - first :]
+        is_line[own] = depths[:_ROWS] >= limits[labels[own]]
+    cut, n = labels, len(steps)
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[window] == number
+        if not (inside & is_line[window]).any():
+            continue
+        pieces, n_pieces = ndimage.label(inside & ~is_line[window])
+        is_part = areas_of(pieces, n_pieces) >= max(least, _MIN_BESIDE_LINE * inside.sum())
+        is_part[0] = False
+        if (n_parts := int(np.count_nonzero(is_part))) < 2:
+            continue
+        parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
+        if (solidities(parts) >= _CONVEX).all():  # those of textures are not
+            cut = labels.copy() if cut is labels else cut
+            cut[window][parts > 1] = n + parts[parts > 1] - 1
+            n += n_parts - 1
+    return cut if n - len(steps) > max(FEW, _MANY_LINES * len(steps)) else labels
+
+
+def _line_depths(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far below both sides lines of five pixels through each pixel are, at most."""
+    depths = np.zeros(grey.shape, np.float32)
+    padded, inner = np.pad(grey, _LINE_REACH, mode="edge"), np.s_[_LINE_REACH:-_LINE_REACH]
+    for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        along = (np.roll(padded, (-k * across, k * down), (0, 1)) for k in range(-2, 3))
+        line = sum(along, np.float32(0)) / 5
+        for d in _BESIDE_LINE:
+            shifts = ((d * down, d * across), (-d * down, -d * across))
+            beside = np.minimum(*(np.roll(line, each, (0, 1)) for each in shifts)) - line
+            np.maximum(depths, beside[inner, inner], out=depths)
+    return depths
 
 
 def _joined_without_necks(

@@ -89,6 +89,7 @@ def field(polarity, seed=0, size=160, noise=0.03):
     return image + np.random.default_rng(seed).normal(0, noise, image.shape), labels
 
 
+@pytest.mark.filterwarnings("ignore:(there may be|how many)")
 def test_rods_are_whole():
     rows, columns = np.mgrid[:200, :300]
     image = np.random.default_rng(0).normal(0.6, 0.03, rows.shape)
@@ -96,6 +97,13 @@ def test_rods_are_whole():
         place = (columns - column + 1j * (rows - row)) * np.exp(-1j * turn)
         image[np.hypot(np.maximum(np.abs(place.real) - 30, 0), place.imag) < 7] -= 0.3
     assert len(find_particles(image.clip(0, 1))) == 4
+    place = np.add.outer(1j * np.arange(-180, 180), np.arange(-180, 180)) * np.exp(-0.3j)
+    rows, columns = place.imag % 100, place.real % 100  # now side by side, one pixel apart
+    beyond = np.maximum(np.abs(rows - 50 + 2 * np.cos(3 * (columns // 15))) - 25, 0)
+    depth = (7 - np.hypot(beyond, columns % 15 - 7)) * (columns < 75)
+    image = ndimage.gaussian_filter((depth > 0) * (0.35 + 0.25 * np.exp(-depth / 1.5)), 0.8)
+    image += np.random.default_rng(0).normal(0.2, 0.02, image.shape)
+    assert len(find_particles(image.clip(0, 1))) == pytest.approx(80, abs=10)
 
 
 @pytest.mark.filterwarnings("ignore:there may be")

@@ -147,7 +147,6 @@ def test_particles_unlike_those_of_training_are_noted():
     rows, columns = np.mgrid[-16:16, -16:16]
 
     def field(is_inside, step=0.4, seed=0):
-        """Every third particle may have another step."""
         labels = np.kron(np.arange(1, 81).reshape(8, 10), is_inside)
         image = 0.3 + np.array([0.4, step, 0.4])[labels % 3] * (labels > 0)
         return image + np.random.default_rng(seed).normal(0, 0.02, image.shape), labels
@@ -162,8 +161,7 @@ def test_particles_unlike_those_of_training_are_noted():
         (field(disc, 0.1), "evenness.*spots as faint|spots as faint.*evenness"),
     ):
         assert re.search(expected, model.find_particles(given[0], annotations="keep").note)
-    # Those that are left out in training are none.
-    every = [np.where(labels % 3 == 1, 0, labels) for labels in outlines]
+    every = [np.where(labels % 3 == 1, 0, labels) for labels in outlines]  # faint ones are none
     model.set_params(n_epochs=1).fit([field(disc, 0.1)[0]] * 4, every)
     assert "spots" not in model.find_particles(field(disc, 0.1)[0], annotations="keep").note
 
