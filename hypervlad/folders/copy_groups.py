@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
-from hypervlad.images import ReadOptions
+from hypervlad.images import ReadOptions, SkippedImage
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     N_READERS,
@@ -140,7 +140,7 @@ def keep_copies_together(
     Examples
     --------
     >>> import numpy as np
-    >>> from hypervlad.images import ReadOptions
+    >>> from hypervlad.images import ReadOptions, SkippedImage
     >>> images = [np.eye(8), np.eye(8), np.eye(9)]
     >>> groups, n_joined = keep_copies_together(images, [0, 1, 2], options=ReadOptions())
     >>> groups.tolist(), n_joined
@@ -187,7 +187,7 @@ def _looks(
         outcomes = read_in_order(enumerate(images), look, N_READERS)
         shown = ProgressBar(outcomes, "Reading", total=len(images), unit="image", shown=verbose)
         for position, outcome in enumerate(shown):
-            digest, thumbnail = outcome if isinstance(outcome, tuple) else ("", None)
+            digest, thumbnail = ("", None) if isinstance(outcome, SkippedImage) else outcome
             digests.append(digest or f"alone {position}")
             thumbnails.append(thumbnail)
     return digests, thumbnails
