@@ -27,9 +27,9 @@ from hypervlad.statistics.splits import first_appearance_codes, joined_groups
 
 IntArray = NDArray[np.intp]
 
-# Pixels: smaller tiles show too little. Of 2,441 of 32 px, 6 were joined to others of other images
-# or places, of 7,306 of 48 to 96 px 2.
-_MIN_SIDE = 48
+# Pixels: smaller tiles show too little. Of 2,441 of 32 px, 6 were joined to tiles of other images
+# or places, of 4,765 of 64 and 96 px 2.
+_MIN_SIDE = 64
 _N_MEMBERS = 3  # of a set that are named
 
 
@@ -117,7 +117,7 @@ def keep_copies_together(
     Parameters
     ----------
     images : sequence of n images
-        Paths, arrays or particles; near copies are looked for among images of 48 x 48 pixels or
+        Paths, arrays or particles; near copies are looked for among images of 64 x 64 pixels or
         more that are not blank. Those that cannot be read are in their own groups.
     groups : array-like of int, shape (n,)
     labels : array-like of shape (n,), optional

@@ -30,8 +30,9 @@ _MAX_BEND = 0.12
 _MIN_OVERLAP = 0.1
 # Of copies. Images of one lattice reach a distinctness of 0.1, copies 0.65.
 _MIN_SIMILARITY, _MIN_DISTINCTNESS = 0.8, 0.6
-# Fields with a few round particles reach 0.82, rarely 0.87; copies of real ones 0.86 or more.
-_MIN_AGREEMENT = 0.85
+# Where less than this share of an image overlaps, as a few round particles do by chance. Their
+# agreement is 0.82 at most, rarely 0.87, that of real copies 0.86 at least; in series less.
+_LARGE_OVERLAP, _MIN_AGREEMENT = 0.6, 0.85
 _N_STARTS = 3
 _CLEARLY_DISTINCT = 0.5
 _MAX_FREQUENCY = 0.3  # cycles per pixel; beyond it, thumbnails contain little but rounding errors
@@ -78,12 +79,14 @@ class Registration:
     similarity: float
     distinctness: float
     agreement: float
+    overlap: float  # part of the first thumbnail
     transformation: Transformation
 
     @property
     def is_copy(self) -> bool:
-        is_alike = self.similarity >= _MIN_SIMILARITY and self.agreement >= _MIN_AGREEMENT
-        return is_alike and self.distinctness >= _MIN_DISTINCTNESS
+        if self.overlap < _LARGE_OVERLAP and self.agreement < _MIN_AGREEMENT:
+            return False
+        return self.similarity >= _MIN_SIMILARITY and self.distinctness >= _MIN_DISTINCTNESS
 
 
 def register(first: FloatMap, second: FloatMap, start: Transformation) -> Registration | None:
@@ -106,12 +109,13 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
             current = _fitted(first, second, current, _TILE_REACH)
         overlay = _overlaid(first, second, current)
         of_tiles, agreement = _correlation_of_tiles(*overlay)
-        if of_tiles < _MIN_MEDIAN or overlay[2].mean() < _MIN_OVERLAP:
+        overlap = float(overlay[2].mean())
+        if of_tiles < _MIN_MEDIAN or overlap < _MIN_OVERLAP:
             break
         here, rival, shift = best_other_shift(*overlay)
         distinctness = (here - rival) / (1 - rival)
         if best is None or distinctness > best.distinctness:
-            best = Registration(max(of_tiles, here), distinctness, agreement, current)
+            best = Registration(max(of_tiles, here), distinctness, agreement, overlap, current)
         if distinctness > _CLEARLY_DISTINCT:
             break
         by_phase = phase_shift(first, overlay[1])
