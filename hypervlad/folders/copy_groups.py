@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
-from hypervlad.images import ReadOptions
+from hypervlad.images import ReadOptions, SkippedImage
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
     N_READERS,
@@ -27,9 +27,9 @@ from hypervlad.statistics.splits import first_appearance_codes, joined_groups
 
 IntArray = NDArray[np.intp]
 
-# Pixels: smaller tiles show too little. Of 2,441 of 32 px, 6 were joined to others of other images
-# or places, of 7,306 of 48 to 96 px 2.
-_MIN_SIDE = 48
+# Pixels: smaller tiles show too little. Of 2,441 of 32 px, 6 were joined to tiles of other images
+# or places, of 4,765 of 64 and 96 px 2.
+_MIN_SIDE = 64
 _N_MEMBERS = 3  # of a set that are named
 
 
@@ -117,7 +117,7 @@ def keep_copies_together(
     Parameters
     ----------
     images : sequence of n images
-        Paths, arrays or particles; near copies are looked for among images of 48 x 48 pixels or
+        Paths, arrays or particles; near copies are looked for among images of 64 x 64 pixels or
         more that are not blank. Those that cannot be read are in their own groups.
     groups : array-like of int, shape (n,)
     labels : array-like of shape (n,), optional
@@ -140,7 +140,7 @@ def keep_copies_together(
     Examples
     --------
     >>> import numpy as np
-    >>> from hypervlad.images import ReadOptions
+    >>> from hypervlad.images import ReadOptions, SkippedImage
     >>> images = [np.eye(8), np.eye(8), np.eye(9)]
     >>> groups, n_joined = keep_copies_together(images, [0, 1, 2], options=ReadOptions())
     >>> groups.tolist(), n_joined
@@ -187,7 +187,7 @@ def _looks(
         outcomes = read_in_order(enumerate(images), look, N_READERS)
         shown = ProgressBar(outcomes, "Reading", total=len(images), unit="image", shown=verbose)
         for position, outcome in enumerate(shown):
-            digest, thumbnail = outcome if isinstance(outcome, tuple) else ("", None)
+            digest, thumbnail = ("", None) if isinstance(outcome, SkippedImage) else outcome
             digests.append(digest or f"alone {position}")
             thumbnails.append(thumbnail)
     return digests, thumbnails

@@ -207,7 +207,7 @@ def grey(height=100, width=200, dtype="uint8"):
 MIXED = [grey(dtype=name) for name in ("uint16", "float32")]
 
 
-@pytest.mark.filterwarnings("ignore:.* are near copies")
+@pytest.mark.filterwarnings("ignore:(.* are near copies|Classes with only one)")
 @pytest.mark.parametrize(
     ("training", "new", "words"),
     [
