@@ -460,16 +460,16 @@ function showChoices() {
 }
 
 function showList() {
-  for (const { id, name } of images) {
-    if (rows.has(id)) continue;
-    const img = smallPicture(pathOfPicture("small", id));
-    const made = button(() => inLine(() => open(id)), "", img, element("span", "file", name), element("span", "about"));
-    made.title = name;
-    rows.set(id, made);
-    by("list").append(element("li", "", made));
-    seen.observe(img);
-  }
+  let room = 300; // rows at a time: the open image comes before the rest of thousands
   for (const each of images) {
+    if (!rows.has(each.id)) {
+      if (!room--) { setTimeout(showList, 100); break; }
+      const img = smallPicture(pathOfPicture("small", each.id));
+      const made = button(() => inLine(() => open(each.id)), "", img, element("span", "file", each.name), element("span", "about"));
+      rows.set(each.id, Object.assign(made, { title: each.name }));
+      by("list").append(element("li", "", made));
+      seen.observe(img);
+    }
     const words = [`${wordsWithGroup(each.words ?? plural(each.n), each.name)} `, each.is_done ? element("b", "", "done") : each.is_edited ? "edited" : ""];
     const { lastChild: about } = Object.assign(rows.get(each.id), each.error && { title: each.error });
     if (about.textContent !== words.map((own) => own.textContent ?? own).join("")) about.replaceChildren(...words); // few have changed
