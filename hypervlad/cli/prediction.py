@@ -236,8 +236,8 @@ def _record_of(table: Path) -> Path:
         is_own = False
     if not is_own or table.suffix.lower() == record.suffix:
         raise ValueError(
-            f"{record} is to say how {table.name} is made, and is not of earlier predictions; give "
-            "the table another name, such as predictions.csv, or folder"
+            f"{record}: how a table was made is written into this file, which is not of earlier "
+            "predictions; give the table another name, such as predictions.csv, or another folder"
         )
     return record
 
