@@ -47,8 +47,8 @@ def classes_report(folder: Path, weight: str | None) -> paper.Report:
     grouped = GroupedImages.of(every)
     rows, notes = grouped.rows[""], grouped.notes
     confusion, why = _correction(made["confusion"], classes, rows)
-    correction = "not corrected" if why else "corrected"
     notes += [f"shares are not corrected for mistakes: {why}"] * bool(why)
+    corrected = f"{'not ' * bool(why)}corrected for mistakes of the model"
     results, bars = list[Result](), list[paper.Bars]()
     for name, in_group in grouped.rows.items():
         own = [row for row in in_group if row["in_training"] != "yes"]
@@ -60,43 +60,37 @@ def classes_report(folder: Path, weight: str | None) -> paper.Report:
         for label, ends in zip(classes, shares, strict=True):
             n_called = sum(row["label"] == label for row in own)
             results.append(Result(f"classified as {label}", n_called, group=name))
-            source = f"{paper.OF_SHARE}; {correction} for mistakes of the model"
+            source = f"{paper.OF_SHARE}; {corrected}"
             results.append(Result.of(f"share of {label}", ends, "%", source, name))
         for column, (words, is_meant) in _DOUBTS.items():
             if own and column in own[0]:
                 found = np.array([is_meant(row[column]) for row in own])
                 share = 100 * np.array(Sample.of(found.astype(float)).share(found))
                 results.append(Result.of(words, share, "%", paper.OF_SHARE, name))
-    accuracy = made["accuracy"] and [100 * each for each in made["accuracy"]]
-    results.append(
-        Result.of("accuracy of the model", accuracy, "%", _OF_ACCURACY)
-        if accuracy
-        else Result("accuracy of the model", None, source="No training image was held out")
-    )
-    n, n_new = len(rows), sum(row["in_training"] != "yes" for row in rows)
-    if n_new < n:
-        notes.append(
-            f"{training_images_text(n - n_new, n)}; they were chosen by people, so that shares are "
-            "of the others"
-        )
-    of = f"Shares of classes among {counted(n_new, 'image')}"
-    caption = f"{of}{', corrected for mistakes of the model' * (correction == 'corrected')}."
-    figure = paper.BarFigure("images", classes, bars[1:] or bars, caption)
-    held_out = ""
-    if accuracy:
-        right = percent(made["accuracy"][0])
+    held_out, source, how = "", "No training image was held out", ""
+    if made["accuracy"]:
+        right, source = percent(made["accuracy"][0]), _OF_ACCURACY
         held_out = f" Of images that training held out, {right} were classified correctly."
-    how = (
-        "Shares are corrected by the held-out numbers of images by true and predicted class (A. R. "
-        "Solow, C. Davis and Q. Hu, Mar. Ecol. Prog. Ser. 216, 2001). "
-    ) * (correction == "corrected")
+    accuracy = 100 * np.array(made["accuracy"] or [np.nan] * 3)
+    results.append(Result.of("accuracy of the model", accuracy, "%", source))
+    n, n_new = len(rows), sum(row["in_training"] != "yes" for row in rows)
+    known = f"{training_images_text(n - n_new, n)}; they were chosen by people, so that shares are "
+    notes += [f"{known}of the others"] * (n_new < n)
+    if not why:
+        how = (
+            ", and from the errors of the correction of shares by the held-out numbers of images "
+            "by true and predicted class (A. R. Solow, C. Davis and Q. Hu, Mar. Ecol. Prog. Ser. "
+            "216, 2001)"
+        )
     methods = [
         f"{counted(n, 'image')} were classified as {', '.join(classes)} with hypervlad "
         f"{made['version']} and a model (SHA-256 {made['model'][:12]}) that was trained on "
         f"{counted(made['training images'], 'image')}: features of a pretrained network, encoded "
-        f"by VLAD and averages, and {made['classifier']}.{held_out} {how}Intervals "
-        "are from how much images differ, and from the errors of the correction."
+        f"by VLAD and averages, and {made['classifier']}.{held_out} Intervals are from how much "
+        f"images differ{how}."
     ]
+    caption = f"Shares of classes among {counted(n_new, 'image')}, {corrected}."
+    figure = paper.BarFigure("images", classes, bars[1:] or bars, caption)
     notes += paper.notes_of(made, rows)
     return paper.Report("Classes of images", [figure], results, methods, notes=notes)
 

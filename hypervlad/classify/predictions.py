@@ -91,7 +91,7 @@ def prediction_record(model: Any, digest: str, left_out: Sequence[str] = ()) -> 
     return {
         "model": digest,
         "classes": [str(label) for label in model.classes_],
-        "classifier": learner_text(model.boosting_),
+        "classifier": learner_text(model.boosting_).partition(";")[0],
         "training images": len(model.training_),
         "accuracy": accuracy,
         "confusion": None if confusion is None else confusion.tolist(),
