@@ -90,7 +90,7 @@ def classes_report(folder: Path, weight: str | None) -> paper.Report:
         f"images differ{how}."
     ]
     caption = f"Shares of classes among {counted(n_new, 'image')}, {corrected}."
-    figure = paper.BarFigure("images", classes, bars[1:] or bars, caption)
+    figure = paper.BarFigure("share of images", classes, bars[1:] or bars, caption)
     notes += paper.notes_of(made, rows)
     return paper.Report("Classes of images", [figure], results, methods, notes=notes)
 
