@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -230,16 +231,14 @@ def _record_of(table: Path) -> Path:
     from hypervlad.objects.results_folder import read_record
 
     record = table.with_suffix(".json")
-    try:
+    with contextlib.suppress(ValueError, OSError):
         is_own = not record.exists() or "confusion" in read_record(record)
-    except (ValueError, OSError):
-        is_own = False
-    if not is_own or table.suffix.lower() == record.suffix:
-        raise ValueError(
-            f"{record}: how a table was made is written into this file, which is not of earlier "
-            "predictions; give the table another name, such as predictions.csv, or another folder"
-        )
-    return record
+        if is_own and table.suffix.lower() != record.suffix:
+            return record
+    raise ValueError(
+        f"{record}: how a table was made is written into this file, which is not of earlier "
+        "predictions; give the table another name, such as predictions.csv, or another folder"
+    )
 
 
 def _raise_of_failures(n_bad: int, n_images: int, sorter: ImageSorter | None) -> None:
