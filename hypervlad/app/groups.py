@@ -57,9 +57,10 @@ class Groups:
 
     def give_folders(self, names: Sequence[str]) -> str:
         """Name the groups of images by their folders; return a message."""
-        groups = [folder_of(name) for name in names]
-        self._put(dict(zip(names, map(checked_name, groups), strict=True)))
-        return f"{counted(len(names), 'image')}: {counted(len({*groups}), 'group')} by folders"
+        groups = {name: checked_name(folder_of(name), "group") for name in names}
+        self._put(groups)
+        n = len({*groups.values()})
+        return f"{counted(len(names), 'image')}: {counted(n, 'group')} by folders"
 
     def note(self, names: Sequence[str]) -> list[str]:
         """Return that images of several folders are counted together, if no image has a group."""

@@ -223,15 +223,12 @@ class Project(Finding):
             self.set_facts(**{f"marks of {kind}": json.dumps(marks)})
 
     def give_group(self, images: str, group: str) -> str:
-        """Name the group of images, a list in JSON, or take those of all from a table.
-
-        Without images and a group, those of all are their folders.
-        """
+        """Name the group of images: a list in JSON, or "by folder", or all from a table."""
         names = self.own_names()
         if group.strip().endswith(".csv"):
             files = [self._root / name for name in names]
             said = self.groups.take(Path(self._typed_path(group)), files, names, self._root)
-        elif not images:
+        elif images == "by folder":
             said = self.groups.give_folders(names)
         else:
             known = {printable(name): name for name in names}

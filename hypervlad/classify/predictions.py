@@ -16,6 +16,7 @@ from hypervlad.common.wording import name_some
 from hypervlad.images.errors import training_images_text, unlike_training_text
 from hypervlad.objects.found_tables import held_out_confusion
 from hypervlad.objects.results_folder import LEFT_OUT
+from hypervlad.pages.facts import learner_text
 
 LIKE_TRAINING = "like_training"  # where no judgement was requested
 _DECIMALS = 6  # of probabilities
@@ -90,6 +91,7 @@ def prediction_record(model: Any, digest: str, left_out: Sequence[str] = ()) -> 
     return {
         "model": digest,
         "classes": [str(label) for label in model.classes_],
+        "classifier": learner_text(model.boosting_).partition(";")[0],
         "training images": len(model.training_),
         "accuracy": accuracy,
         "confusion": None if confusion is None else confusion.tolist(),

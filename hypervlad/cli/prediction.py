@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -117,7 +118,7 @@ def predict(
     )
     from hypervlad.classify.sorting import ImageSorter
     from hypervlad.classify.watching import classify_as_they_appear, settings_file
-    from hypervlad.objects.results_folder import read_record, write_record
+    from hypervlad.objects.results_folder import write_record
     from hypervlad.statistics.conformal import check_share
 
     for name, share in (("--coverage", coverage), ("--max-error", max_error)):
@@ -136,9 +137,7 @@ def predict(
     if sort_into is not None:
         check_folders(sort_into, paths)
     is_table = output is not None and not is_workbook(output)
-    record = output.with_suffix(".json") if output is not None and is_table else None
-    if record is not None and record.exists() and "confusion" not in read_record(record):
-        raise ValueError(f"{record} is not of earlier predictions; write the table elsewhere")
+    record = _record_of(output) if output is not None and is_table else None
     is_watchable = is_table and (page or groups) is None and all(map(os.path.isdir, paths))
     if watch and not is_watchable:
         raise ValueError(
@@ -225,6 +224,21 @@ def predict(
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     _raise_of_failures(len(files) - len(names), len(files), sorter)
+
+
+def _record_of(table: Path) -> Path:
+    """Return the file beside a table that says how it is made; it replaces only such a file."""
+    from hypervlad.objects.results_folder import read_record
+
+    record = table.with_suffix(".json")
+    with contextlib.suppress(ValueError, OSError):
+        is_own = not record.exists() or "confusion" in read_record(record)
+        if is_own and table.suffix.lower() != record.suffix:
+            return record
+    raise ValueError(
+        f"{record}: how a table was made is written into this file, which is not of earlier "
+        "predictions; give the table another name, such as predictions.csv, or another folder"
+    )
 
 
 def _raise_of_failures(n_bad: int, n_images: int, sorter: ImageSorter | None) -> None:

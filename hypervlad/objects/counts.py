@@ -373,7 +373,7 @@ def _parts_of_correction(
     is_further = np.asarray(is_of[:, len(matrix) : -1].any(axis=1))
     has_further = by_person is not None and known[is_further].all()
     own = list(names[: len(matrix)] if has_further else names)
-    matrix = _checked_confusion(matrix, own)
+    matrix = checked_confusion(matrix, own)
     answers = is_of[:, : len(own)].copy()
     if known.any():
         columns = [f"p_{name}" for name in own]
@@ -392,7 +392,8 @@ def _parts_of_correction(
     return np.hstack([answers, named, given, is_of[:, -1:]]), matrix
 
 
-def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
+def checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
+    """Return the matrix, (K, K); a ValueError if counts cannot be corrected by it."""
     matrix: FloatArray = np.asarray(confusion, np.float64)
     is_of_numbers = ((matrix >= 0) & (matrix < np.inf) & (matrix == np.rint(matrix))).all()
     if not names or matrix.shape != (len(names),) * 2 or not is_of_numbers:

@@ -53,7 +53,10 @@ def write_record(path: Path, made: Mapping[str, Any]) -> None:
 
 def read_record(path: Path) -> dict[str, Any]:
     """Return what `write_record` wrote; a ValueError if it is damaged."""
-    return dict(parse_json(path.read_bytes()))
+    made = parse_json(path.read_bytes())
+    if not isinstance(made, dict):
+        raise ValueError("no names with values")
+    return made
 
 
 def made_with(table: Path, *needed: str) -> dict[str, Any]:
@@ -98,11 +101,12 @@ class GroupedImages(NamedTuple):
             rows = [{**row, "group": row["group"] or _NO_GROUP} for row in rows]
         twice = copies_among({**row, "group": ""} for row in rows)
         in_group, names = copies_among(rows), sorted({row["group"] for row in rows})
-        found = {"": [row for row in rows if row["path"] not in twice]}
+        hidden, hidden_in_group = {*twice}, {*in_group}
+        found = {"": [row for row in rows if row["path"] not in hidden]}
         for name in names if len(names) > 1 else ():
             own = (row for row in rows if row["group"] == name)
-            found[name] = [row for row in own if row["path"] not in in_group]
-        return cls(found, in_group, [name for name in twice if name not in in_group])
+            found[name] = [row for row in own if row["path"] not in hidden_in_group]
+        return cls(found, in_group, [name for name in twice if name not in hidden_in_group])
 
     @property
     def notes(self) -> list[str]:

@@ -231,8 +231,7 @@ class Figure(NamedTuple):
             if len(drawn) > 1:
                 lines = "Lines and bands: medians and their 95 % intervals"
         lines = f" {lines}. Also given: mean ± standard deviation." * bool(drawn)
-        names = "; ".join(each.name for each in self.histograms if each.name)
-        return self.caption + lines + f" From above: {names}." * bool(names)
+        return self.caption + lines + _order(self.histograms)
 
 
 class Bars(NamedTuple):
@@ -244,22 +243,21 @@ class Bars(NamedTuple):
 
 
 class BarFigure(NamedTuple):
-    """Shares of `what` with these names, in per cent: bars of each group beside each other."""
+    """Shares with these names, in per cent: bars of each group beside each other."""
 
-    what: str
+    label: str
     names: Sequence[str]
     groups: Sequence[Bars]
     caption: str
 
     @property
-    def label(self) -> str:
-        return f"shares of {self.what}"
-
-    @property
     def whole_caption(self) -> str:
-        names = "; ".join(each.name for each in self.groups if each.name)
-        order = f" From above: {names}." * bool(names)
-        return f"{self.caption} Lines: 95 % intervals.{order}"
+        return f"{self.caption} Lines: 95 % intervals.{_order(self.groups)}"
+
+
+def _order(drawn: Sequence[Histogram | Bars]) -> str:
+    names = "; ".join(each.name for each in drawn if each.name)
+    return f" From above: {names}." * bool(names)
 
 
 @dataclass
@@ -456,7 +454,7 @@ def _draw_bars(ax: Axes, shown: BarFigure) -> None:
     ax.set_yticklabels([literal(shorten(name, _LONGEST_NAME)) for name in shown.names])
     ax.invert_yaxis()
     ax.set_xlim(0, None)
-    ax.set_xlabel(f"{capitalised(shown.what)} (%)")
+    ax.set_xlabel(f"{capitalised(shown.label)} (%)")
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -470,9 +468,9 @@ def _drawn(shown: Figure | BarFigure) -> tuple[float, dict[str, bytes]]:
     with matplotlib.rc_context({**_STYLE, "font.family": [e for e in _FONTS if e in known]}):
         figure = Canvas(layout="constrained", facecolor="white")
         ax = figure.add_subplot()
+        n_bars = 0
         if isinstance(shown, Figure):
             _draw(ax, shown)
-            n_bars = 0
         else:
             _draw_bars(ax, shown)
             n_bars = len(shown.names) * (len(shown.groups) + 1)

@@ -49,7 +49,7 @@ from hypervlad.features.weights import WEIGHTS
 from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import check_image_list
+from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.papers.finetuning import (
     SoftmaxHead,
     averaged_features,
@@ -246,6 +246,7 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             own[data.positions],
             labels,
             options=read_options,
+            names=[image_name(images[i], i) for i in data.positions.tolist()],
             verbose=self.verbose,
         )
         features = [

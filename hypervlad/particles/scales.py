@@ -15,7 +15,7 @@ from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
 from hypervlad.images.resampling import middle, nearest
-from hypervlad.objects.measures import solidities
+from hypervlad.objects.measures import shape_measures, solidities
 from hypervlad.objects.splitting import (
     EIGHT,
     BoolMap,
@@ -69,6 +69,7 @@ _SURELY = 32
 # least share of each part, and of how many more parts than a few, as a share of the particles.
 _LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.12, 1.6, (2, 3)
 _MIN_BESIDE_LINE, _MANY_LINES = 0.1, 0.2
+_ROUND = 0.94  # circularity of spheres, which may have twins or stripes; of square blocks 0.92
 _LINE_REACH = 5  # pixels: half the length of a line, and what is beside it
 # If they are so many, and more than this share of the particles, the image is searched at twice its
 # size: unless it is large, only those of more pixels are wanted, or most of several have more than
@@ -427,7 +428,8 @@ def _cut_at_lines(
         pieces, n_pieces = ndimage.label(inside & ~is_line[window])
         is_part = areas_of(pieces, n_pieces) >= max(least, _MIN_BESIDE_LINE * inside.sum())
         is_part[0] = False
-        if (n_parts := int(np.count_nonzero(is_part))) < 2:
+        n_parts = int(np.count_nonzero(is_part))
+        if n_parts < 2 or shape_measures(inside)[2] > _ROUND:
             continue
         parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
         if (solidities(parts) >= _CONVEX).all():  # those of textures are not

@@ -453,8 +453,8 @@ class HypercolumnSegmenter(NetworkEstimator):
     def _found(self, annotations: Annotations, read_options: Any, image: Any) -> Outlines:
         sample, missed = self._read(image, annotations, read_options), ""
         labels, scale = self._labels(sample, image)
-        spots = faint_spots(sample, labels, None, self.min_area)
-        if spots and not self.leaves_out_faint_:
+        is_wanted = not self.leaves_out_faint_
+        if is_wanted and (spots := faint_spots(sample, labels, None, self.min_area)):
             again, _ = self._labels(sample._replace(grey=spots.grey), image)
             labels = spots.added(labels, again)
             _, missed = spots.missed(labels)

@@ -76,17 +76,16 @@ def test_an_evaluation_leaves_training_images_out(model, folder, groups, tmp_pat
     halves = write_table(tmp_path / "halves.csv", "path,group", zip(names, "ab" * 12, strict=True))
     found, paper = tmp_path / "found", tmp_path / "paper"
     predict = "predict", model, mixed, "-q", "-o", found / "predictions.csv", "--coverage", 0.6
-    (tmp_path / "found").mkdir()
-    (found / "predictions.json").write_text("{}")
-    assert "predictions.json is not of earlier predictions" in refused(*predict)
+    found.mkdir()
+    for name in ("predictions.csv", "predictions.json"):
+        (found / "predictions.json").write_text("[1]")
+        assert "json: how a table was made is" in refused(*predict[:4], "-o", found / name)
     (found / "predictions.json").unlink()
     run(*predict, "--groups", halves)
     run("report", found, "-o", paper)
     rows = {f"{row['group']} {row['quantity']}": row for row in rows_of(paper / "results.csv")}
-    assert [rows[f" images {of}"]["value"] for of in ("classified", "not trained on")] == [
-        "24",
-        "6",
-    ]
+    numbers = [rows[f" images {of}"]["value"] for of in ("classified", "not trained on")]
+    assert numbers == ["24", "6"]
     for group in ("", "a"):
         shares = [rows[f"{group} share of {name}"] for name in ("flat", "rings", "stripes")]
         assert sum(float(row["value"]) for row in shares) == pytest.approx(100, abs=1e-3)

@@ -447,7 +447,7 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
     given = (["c.png"], "../g.csv", ["x", "y"]), (["b.png"], "", ["x", "none"])
     given += ((), "", ["no folder"] * 2), (["a.png", "b.png", "c.png"], "", [None, None])
     for names, typed, groups in given:
-        app.post("group", images=json.dumps(names) if names else "", group=typed)
+        app.post("group", images=json.dumps(names) if names else "by folder", group=typed)
         app.ended("find", **choices)
         assert [each.group for each in FoundFolder(results).fields] == groups
     assert app.send("group", {"images": '["x.png"]', "group": "x"}).status == 409

@@ -33,7 +33,7 @@ def test_the_help_states_the_librarys_own_defaults():
 
 def test_there_are_few_options_and_set_explains_the_other_parameters():
     options = [each for command in COMMANDS.values() for each in command.params]
-    assert sum(each.param_type_name == "option" for each in options) <= 145
+    assert sum(each.param_type_name == "option" for each in options) <= 146
     sets = [name for name in COMMANDS if "--set" in run(*name.split(), "--help").stdout]
     said, *_ = (" ".join(run(*each.split(), "--set", "help").stdout.split()) for each in sets)
     for words in ("image_size: int", "turns: {1, 2, 4, 8}, default=2.", "prior: ", "banner: "):

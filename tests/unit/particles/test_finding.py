@@ -104,6 +104,10 @@ def test_rods_are_whole():
     image = ndimage.gaussian_filter((depth > 0) * (0.35 + 0.25 * np.exp(-depth / 1.5)), 0.8)
     image += np.random.default_rng(0).normal(0.2, 0.02, image.shape)
     assert len(find_particles(image.clip(0, 1))) == pytest.approx(80, abs=10)
+    rows, columns = np.indices((400, 400)) % 80 - 40  # twinned spheres
+    image = 0.2 + (np.hypot(rows, columns) < 26) * np.where(columns, 0.6, 0.24)
+    image = ndimage.gaussian_filter(image, 1) + np.random.default_rng(0).normal(0, 0.03, (400, 400))
+    assert len(find_particles(image.clip(0, 1))) == 25
 
 
 @pytest.mark.filterwarnings("ignore:there may be")
