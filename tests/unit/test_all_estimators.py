@@ -275,16 +275,13 @@ def fitted(request, case_of, tmp_path_factory):
 # --- fitted and loaded ----------------------------------------------------------------------------
 
 
-def test_calls_change_nothing_and_a_loaded_model_answers_alike(fitted):
+def test_calls_change_nothing_and_a_loaded_model_answers_and_is_saved_alike(fitted, tmp_path):
     pickled, others = [pickle.dumps(model) for model in fitted[1:3]], states()
     for name, call in fitted.case.calls.items():
         own, of_loaded = (joblib.hash(call(model)) for model in fitted[1:3])
         assert of_loaded == own, name
         assert [pickle.dumps(model) for model in fitted[1:3]] == pickled, name
         assert states() == others, name
-
-
-def test_saved_again_it_is_the_same_file(fitted, tmp_path):
     fitted.loaded.save(tmp_path / "again.hvlad")
     assert (tmp_path / "again.hvlad").read_bytes() == fitted.path.read_bytes()
 
@@ -483,7 +480,7 @@ DEFAULTS = [
 
 
 @pytest.mark.parametrize("make", DEFAULTS)
-def test_parameters_are_checked(make):
+def test_parameters_are_checked_and_none_is_lost_in_a_copy(make):
     for name in make().get_params(deep=False):
         if name not in ("memory", "taps"):  # they are checked later
             allowed, refused = VALUES[name]
@@ -492,10 +489,6 @@ def test_parameters_are_checked(make):
             for value in [*refused, object()]:
                 with pytest.raises(ValueError, match=name):
                     make().set_params(**{name: value}).check_parameters()
-
-
-@pytest.mark.parametrize("make", DEFAULTS)
-def test_unknown_parameters_are_refused_and_none_is_lost_in_a_copy(make):
     with pytest.raises(ValueError):
         make().set_params(n_words=3)
     model = make()

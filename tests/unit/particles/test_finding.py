@@ -64,17 +64,12 @@ def test_maxima_are_joined_as_in_slow_loops(seed, separation):
     assert found.dtype == np.int32
 
 
-def bars(neck):
-    """Two squares of 21 pixels, joined by a bridge of a width."""
+def test_without_depth_necks_separate():
     mask = np.zeros((27, 60), bool)
-    mask[3:24, 3:24] = mask[3:24, 34:55] = True
-    mask[13 - neck // 2 : 14 + neck // 2, 24:34] = True
-    return mask
-
-
-@pytest.mark.parametrize(("neck", "n"), [(5, 2), (15, 2), (21, 1)])
-def test_without_depth_necks_separate(neck, n):
-    assert split_particles(None, bars(neck)).max() == n
+    mask[3:24, 3:24] = mask[3:24, 34:55] = True  # squares of 21 pixels, joined by a bridge
+    for neck, n in ((5, 2), (15, 2), (21, 1)):
+        mask[13 - neck // 2 : 14 + neck // 2, 24:34] = True
+        assert split_particles(None, mask).max() == n
 
 
 def field(polarity, seed=0, size=160, noise=0.03):
