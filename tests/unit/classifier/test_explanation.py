@@ -109,9 +109,6 @@ def test_trees_have_a_share_but_no_place(n_classes):
     assert not model_of_all().explain(image).trees.any()
 
 
-# --- an oracle that a reader can check by eye ------------------------------------------------
-
-
 def enlarged(layer, size):
     """A layer (h, w, C) at every position of a grid, by torch's own enlargement."""
     tensor = torch.from_numpy(layer).permute(2, 0, 1)[None]
@@ -205,9 +202,6 @@ def spread_by_loops(cells, grid):
     return result
 
 
-# --- where it lies -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("flips", [False, True])
 def test_a_turned_image_has_turned_evidence(flips):
     model = fitted(blocks=(*BOTH, "pooled"), turns=8)
@@ -221,9 +215,6 @@ def test_a_turned_image_has_turned_evidence(flips):
             return np.ascontiguousarray(np.rot90(array, turn, axes=(-2, -1)))
 
         np.testing.assert_allclose(model.explain(turned(image)).maps, turned(maps), atol=tolerance)
-
-
-# --- files, labels, errors ---------------------------------------------------------------------
 
 
 def test_what_cannot_be_explained_is_reported(tmp_path):

@@ -92,9 +92,6 @@ def test_unknown_labels_are_mistakes():
     assert (result.never_predicted, result.untested) == (["matrix"], ["cluster"])
 
 
-# --- balanced accuracy --------------------------------------------------------------------------
-
-
 @given(
     images=st.lists(
         st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 6)), min_size=2, max_size=40

@@ -60,9 +60,6 @@ def overlap(found, truth):
     return np.count_nonzero((found > 0) & (truth > 0)) / np.count_nonzero((found > 0) | (truth > 0))
 
 
-# --- what it learns ------------------------------------------------------------------------------
-
-
 def test_it_finds_particles_that_are_easy_to_see(fitted):
     for image, labels in zip(*make_fields(2, seed=1), strict=True):
         (found,) = fitted.predict([image])
@@ -176,9 +173,6 @@ def test_parameters_set_later_do_not_change_what_was_fitted(fitted, fields):
         model.check_parameters()
 
 
-# --- what it learns from -------------------------------------------------------------------------
-
-
 def test_held_out_images_say_how_well_it_outlines(fields):
     """What is learnt on is never held out; the order of images does not matter."""
     images, outlines = fields
@@ -198,9 +192,6 @@ def test_held_out_images_say_how_well_it_outlines(fields):
     assert grouped.held_out_ is None  # three groups are too few
     assert grouped.n_particles_ == sum(len(np.unique(labels)) - 1 for labels in outlines)
     assert grouped.separation_ == 0.8
-
-
-# --- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
