@@ -149,9 +149,6 @@ def test_novelty_is_that_of_a_slow_search(model, texture_images, groups, noise, 
     np.testing.assert_array_equal(rows, np.argsort(cdist(new, training.points), axis=1)[:, :3])
 
 
-# --- digests --------------------------------------------------------------------------------------
-
-
 def test_training_images_are_recognised_by_their_pixels(model, texture_images, tmp_path):
     images, labels = texture_images
     model.fit([*images[2:], images[5]], [*labels[2:], labels[5]])
