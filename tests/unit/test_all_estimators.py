@@ -148,9 +148,9 @@ def luo(images, labels):
 
 def normal(_images, _labels):
     model = PatchDefectScorer(
-        WINDOWS, patch=PATCH, fpr=0.1, n_planted=24, n_codewords=5, tile_size=64, random_state=2
+        WINDOWS, patch=PATCH, fpr=0.1, n_planted=12, n_codewords=5, tile_size=64, random_state=2
     )
-    good = [surface(seed) for seed in range(22)]
+    good = [surface(seed) for seed in range(12)]
     return Case(model, (good,), of_defects([*good[:3], blotted(0, (20, 25))[0]]))
 
 
@@ -257,19 +257,30 @@ class Fitted(NamedTuple):
     path: Path
 
 
+@pytest.fixture(scope="module")
+def ready(case_of):
+    """Fitted models, by the names of their cases; to fit changes neither parameters nor others."""
+
+    def of(name):
+        case = case_of(name)
+        model = clone(case.model)
+        before, parameters = states(), repr(model.get_params())
+        with few_crops(8), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "manual_seed_all", None)  # all GPUs: called, it is an error
+            assert model.fit(*case.data, **case.named) is model
+        assert states() == before
+        assert repr(model.get_params()) == parameters
+        return model
+
+    return functools.cache(of)
+
+
 @pytest.fixture(scope="module", params=marked(MAKERS))
-def fitted(request, case_of, tmp_path_factory):
-    """A fitted model, and one that was loaded; to fit changes neither parameters nor others."""
-    case, path = case_of(request.param), tmp_path_factory.mktemp("model") / "m.hvlad"
-    model = clone(case.model)
-    before, parameters = states(), repr(model.get_params())
-    with few_crops(8), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "manual_seed_all", None)  # all GPUs: called, it is an error
-        assert model.fit(*case.data, **case.named) is model
-    assert states() == before
-    assert repr(model.get_params()) == parameters
+def fitted(request, case_of, ready, tmp_path_factory):
+    """A fitted model, and one that was loaded."""
+    path, model = tmp_path_factory.mktemp("model") / "m.hvlad", ready(request.param)
     model.save(path)
-    return Fitted(case, model, hypervlad.load(path), path)
+    return Fitted(case_of(request.param), model, hypervlad.load(path), path)
 
 
 # --- fitted and loaded ----------------------------------------------------------------------------
@@ -348,17 +359,6 @@ def test_any_image_has_an_answer(name, edge, ready):
             getattr(model, answer)([image])
     else:
         assert np.isfinite(getattr(model, answer)([image])).all()
-
-
-@pytest.fixture(scope="module")
-def ready(case_of):
-    """Fitted models, by the names of their cases."""
-
-    def of(name):
-        case = case_of(name)
-        return clone(case.model).fit(*case.data, **case.named)
-
-    return functools.cache(of)
 
 
 @pytest.mark.parametrize("name", ["encoder", "classifier", "normal", "modarres2017"])

@@ -131,16 +131,16 @@ def test_disks_on_an_uneven_background(polarity, noise):
 
 @pytest.mark.parametrize("radius", [8, pytest.param(12, marks=pytest.mark.full)])  # five images
 def test_what_lies_upon_larger_regions(recwarn, radius):
-    rows, columns = np.indices((512, 512))
+    rows, columns = np.indices((384, 384))
     distance = np.hypot(rows % 64 - 32, columns % 64 - 32)
     away = np.hypot(rows % 150 - 60, columns % 170 - 70)
     spots, noise = distance < radius, np.random.default_rng(0).normal(0.5, 0.02, away.shape)
-    one = (np.hypot(rows - 256, columns - 256) < 210) * (0.3 * spots - 0.15)
+    one = (np.hypot(rows - 192, columns - 192) < 150) * (0.3 * spots - 0.15)
     others = (0.2 * each - 0.4 * spots for each in (away < 50, distance < radius + 6))
     found, on_holes, in_fringes = (find_particles(each + noise) for each in (one, *others))
     assert (len(found), found.polarity) == (1, "dark")
-    assert "bright regions look like particles, too, in this image (32)" in found.note
-    assert (len(on_holes), on_holes.polarity, in_fringes.polarity) == (64, "dark", "dark")
+    assert "bright regions look like particles, too, in this image (16)" in found.note
+    assert (len(on_holes), on_holes.polarity, in_fringes.polarity) == (36, "dark", "dark")
     low, high = np.sort([rows % 64, columns % 64], axis=0)  # of which corners are between
     gaps = (low > 15) & (low <= 25) & (high < 49)
     assert find_particles(0.4 * (away < 30) - 0.2 * gaps + noise).polarity == "bright"
