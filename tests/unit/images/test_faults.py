@@ -72,7 +72,7 @@ def test_faults_are_kept_in_tables_said_again_by_resumed_runs_and_shown(tmp_path
             assert re.search(f"Noted: .*{words}", page.read_text("utf-8")), page
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(2))
 @pytest.mark.parametrize("changed", [IMAGE, IMAGE * 255 // 1, IMAGE > 0.5, TINTED])
 def test_neither_few_levels_nor_long_fibres_along_the_lines_are_faults(changed, turn):
     with warnings.catch_warnings(action="error"):
