@@ -111,7 +111,8 @@ class Review:
     def attack(self, place: Path, moment: float) -> None:
         shutil.copytree(self.queue, place)
         answered = self.labelled_until_killed(place, moment)
-        kept = labels_in(place)
+        with contextlib.closing(Queue(place)) as queue:
+            kept = {each.item: each.label for each in queue.images() if each.label is not None}
         missing = [item for item, label in answered.items() if kept.get(item) != label]
         assert not missing, f"{len(missing)} of {len(answered)} answered clicks are lost"
         assert len(kept) <= len(answered) + 1, "labels that nobody gave"
@@ -138,8 +139,3 @@ class Review:
             killer.cancel()
             server.kill()
         return answered
-
-
-def labels_in(queue: Path) -> dict[int, str]:
-    with contextlib.closing(Queue(queue)) as opened:
-        return {image.item: image.label for image in opened.images() if image.label is not None}

@@ -74,7 +74,7 @@ def attack(path: Path) -> None:
         try:
             found = predict(model)
         except WeightsNotFoundError:
-            if _has_own_weights(model):
+            if getattr(getattr(model, "encoder_", model), "network_state_", None):
                 raise
             return
         except (ModelFileError, ImageReadError):
@@ -85,12 +85,6 @@ def attack(path: Path) -> None:
             return
     for values in found:
         assert np.isfinite(values).all(), f"{type(model).__name__} predicts {values}"
-
-
-def _has_own_weights(model: Any) -> bool:
-    """Return whether the whole network is in the model's file."""
-    encoder = getattr(model, "encoder_", model)
-    return bool(getattr(encoder, "network_state_", None))
 
 
 def predict(model: Any) -> list[NDArray[Any]]:

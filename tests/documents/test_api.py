@@ -20,13 +20,6 @@ def documented(name):
     return getattr(import_module(module), own)
 
 
-def is_made_by_the_package(item):
-    """Return whether users are given objects of a class, as results, errors or warnings."""
-    return inspect.isclass(item) and (
-        dataclasses.is_dataclass(item) or issubclass(item, (tuple, Exception))
-    )
-
-
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_all_public_names_are_listed(package):
     prefix = package.__name__.removeprefix("hypervlad").removeprefix(".")
@@ -50,17 +43,16 @@ def test_all_presets_are_listed():
         and not name.startswith("_")
     }
     assert {f"models.presets.{name}" for name in presets} <= set(LISTED)
-
-
-def test_each_name_is_listed_once():
-    assert len(LISTED) == len(set(LISTED)) > 100
+    assert len(LISTED) == len(set(LISTED)) > 100, "each once"
 
 
 @pytest.mark.parametrize("name", LISTED)
 def test_listed_names_have_a_docstring_with_an_example(name):
-    docstring = inspect.getdoc(documented(name)) or ""
+    item = documented(name)
+    docstring = inspect.getdoc(item) or ""
     assert docstring
-    if not is_made_by_the_package(documented(name)):
+    of_results = inspect.isclass(item) and issubclass(item, (tuple, Exception))
+    if not (of_results or dataclasses.is_dataclass(item)):  # users are given those
         assert re.search(r"^Examples\n-{8}\n(.+\n)*?>>> ", docstring, flags=re.MULTILINE), name
 
 

@@ -26,9 +26,6 @@ def groups(folder, tmp_path):
     return write_table(tmp_path / "groups.csv", "path,group", rows)
 
 
-# --- train and predict ------------------------------------------------------------------------
-
-
 def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     result = run("predict", model, folder, "-q")
     assert result.stderr == ""
@@ -159,9 +156,6 @@ def test_an_unreadable_image_stops_or_is_left_out(model, folder, tmp_path):
     assert "1 of 25 images could not be read" in (report / "index.html").read_text("utf-8")
 
 
-# --- errors -----------------------------------------------------------------------------------
-
-
 REFUSED = {
     "train nowhere -o m.hvlad": "nowhere",
     "train {folder} -o {folder}": "is a folder; give the name of a file",
@@ -231,9 +225,6 @@ def contents():
     return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
-# --- explain ------------------------------------------------------------------------------------
-
-
 def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     good, output = folder / "flat" / "00.png", tmp_path / "why.png"
@@ -244,9 +235,6 @@ def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
     alone = tmp_path / "none.png"
     refused("explain", model, tmp_path / "bad.png", "-o", alone)
     assert not alone.exists()
-
-
-# --- evaluate, check, demo, info --------------------------------------------------------------
 
 
 def test_labels_of_a_model_test_nothing_and_are_counted_in_training(model, folder, tmp_path):

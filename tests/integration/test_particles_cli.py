@@ -58,7 +58,8 @@ def model(training):
     path = training / "m.hvlad"
     with few_crops(10, side=64):
         command = ["particles", "train", training / "images", training / "outlines", "-o", path]
-        said = run(*command, "--on-error", "skip", "--pixel-size", "4", *RANDOM)
+        options = "--set", "n_epochs=7", "--on-error", "skip", "--pixel-size", "4"
+        said = run(*command, *options, *RANDOM)
     assert load(path).pixel_size_ == 4
     words = r"; \d+ of \d+ particles were found, and \d+ of \d+ outlines are false \(F1 score 0\.\d"
     assert re.search(words, said.stdout)

@@ -31,12 +31,8 @@ def work(model, scorer, tmp_path, monkeypatch):
     shutil.copy(scorer, "d.hvlad")
 
 
-def paths_in(table):
-    return sorted(row["path"] for row in rows_of(table))
-
-
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize(("given", "expected"), GIVEN, ids=[" ".join(g) for g, _ in GIVEN])
 def test_images_are_named_below_the_folder_given(given, expected):
     run("predict", "m.hvlad", *given, "-q", "-o", "out.csv")
-    assert paths_in("out.csv") == expected
+    assert sorted(row["path"] for row in rows_of("out.csv")) == expected

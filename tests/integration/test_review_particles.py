@@ -32,16 +32,6 @@ def label(queue, classes):
                 opened.label("window-1", f"click-{item.item}", item.item, category)
 
 
-def moved(queue, to, old, new):
-    """Copy a queue, whose folder of particles is copied too."""
-    shutil.copytree(queue, to)
-    with contextlib.closing(Queue(to)) as opened:
-        opened.connection.execute(
-            "UPDATE items SET path = CAST(REPLACE(path, ?, ?) AS BLOB)", [str(old), str(new)]
-        )
-    return to
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Two folders of found particles with their true classes, and a classifier of the first."""
@@ -192,7 +182,12 @@ def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path)
 
 def test_outlines_that_were_changed_since_are_reported(place, reviewed, tmp_path):
     found = Path(shutil.copytree(reviewed.found, tmp_path / "found"))
-    queue = moved(reviewed.queue, tmp_path / "queue", reviewed.found, found)
+    queue = Path(shutil.copytree(reviewed.queue, tmp_path / "queue"))
+    with contextlib.closing(Queue(queue)) as opened:
+        paths = str(reviewed.found), str(found)
+        opened.connection.execute(
+            "UPDATE items SET path = CAST(REPLACE(path, ?, ?) AS BLOB)", paths
+        )
     (name, number), (other, gone) = list(reviewed.given)[2:4]
     folder = FoundFolder(found)
     for field, n, value in ((name, number, number), (other, gone, 0)):

@@ -91,9 +91,6 @@ def test_a_model_file_contains_the_original_weights(tmp_path):
     assert loaded.weights_digest_ == encoder.weights_digest_
 
 
-# --- the baseline of transfer learning ------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", *LARGE[2:4]])
 def test_pooled_features_are_what_torchvision_gives_its_last_layer(name, tmp_path):
     module = torchvisions_own(name)  # whose head is replaced by one that returns its input

@@ -20,10 +20,6 @@ from support.waiting import wait_until
 from hypervlad import HypercolumnVLAD, extract_features
 
 
-def on_loky():
-    return {"backend": "loky", "n_jobs": 2}
-
-
 def on_dask():
     from dask.distributed import Client, LocalCluster
 
@@ -46,7 +42,7 @@ def on_ray():
 
 # How a backend's workers are recognised among this process's descendants.
 WORKERS = {
-    "loky": (on_loky, "popen_loky"),
+    "loky": (lambda: {"backend": "loky", "n_jobs": 2}, "popen_loky"),
     "dask": (on_dask, "spawn_main"),
     "ray": (on_ray, "ray::PoolActor.run_batch"),
 }

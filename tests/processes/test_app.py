@@ -29,6 +29,7 @@ from support.commands import rows_of
 from support.forked_commands import fork_commands
 from support.found_fields import SHAPE, App, find_in_images, write_found
 from support.review_queues import Judging
+from support.tiny import register_tiny
 from support.waiting import PATIENCE, wait_until
 
 from hypervlad.apps.review import Queue, start_queue
@@ -50,11 +51,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         app.stop()
 
 
-def circle(x: float, y: float, radius: float, turns: float = 1) -> np.ndarray:
-    angle = np.linspace(0, 2 * math.pi * turns, 200)
-    return np.column_stack([x + radius * np.cos(angle), y + radius * np.sin(angle)])
-
-
 def rectangle(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
 
@@ -66,7 +62,8 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
     one, two, large = before
     assert app.edit("draw", [], rectangle(150, 100, 170, 120)) == "outline 4 drawn"
     assert app.areas()[4] == 400
-    app.edit("draw", [], circle(175.0, 40.0, 12, turns=2.1))  # ends do not cut out its middle
+    angle = np.linspace(0, 4.2 * math.pi, 200)[:, None]  # ends do not cut out its middle
+    app.edit("draw", [], [175, 40] + 12 * np.hstack([np.cos(angle), np.sin(angle)]))
     assert app.areas()[5] == pytest.approx(math.pi * 144, rel=0.03)
     app.edit("draw", [], rectangle(20, 20, 60, 60))  # others keep their pixels
     assert "that do not touch" in app.edit("merge", [4, 5])
@@ -551,6 +548,7 @@ def grouped_in(classes: Path) -> dict[str, str]:
 
 def end_at_once() -> None:
     """Let a process that waits for the next preview wait no time."""
+    register_tiny()
     fork_commands()
     wait = threading.Event.wait
     threading.Event.wait = lambda event, seconds=None: wait(event, seconds and 0)  # type: ignore
@@ -562,10 +560,9 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(start: Start, tmp_p
     for name in ("cube", "rod"):
         for number in range(3):
             shutil.copytree(images, tmp_path / "sorted" / name / str(number))
-    tiny = "--weights", "random", "--set", "image_size=32", "-q"
-    commands.run("train", tmp_path / "sorted", "-o", tmp_path / "m.hvlad", *tiny)
-    large = np.random.default_rng(0).normal(9000, 200, (1100, 1500)).astype(np.uint16)
-    large[1000:1020, 1400:1430] = 30000
+    commands.run("train", tmp_path / "sorted", "-o", tmp_path / "m.hvlad", *commands.TINY, "-q")
+    large = np.random.default_rng(0).normal(9000, 200, (1030, 1040)).astype(np.uint16)
+    large[1000:1020, 1000:1030] = 30000
     tifffile.imwrite(images / "c.tif", np.stack([large[::-1], large]))
     commands.run("particles", "find", images, "-o", results, "--set", "page=1", "--on-error=skip")
     (results / "particles.csv").unlink()  # as of a run that was stopped
@@ -575,9 +572,9 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(start: Start, tmp_p
     defects |= {"only": "yes", "image": "1:a.png"}
     answer = app.post("preview", image=1, polarity="bright", min_area=20, middle="1 1")
     assert "1 bright particle found in the part in view, 1,024 x 1,024" in answer["message"]
-    assert (answer["part"]["top"], answer["part"]["left"]) == (76, 476)
+    assert (answer["part"]["top"], answer["part"]["left"]) == (6, 16)
     (ring,) = answer["outlines"][0]["rings"]
-    assert (min(ring[::2]), min(ring[1::2])) == pytest.approx((1400, 1000), abs=2)
+    assert (min(ring[::2]), min(ring[1::2])) == pytest.approx((1000, 1000), abs=2)
     assert b"nothing to preview yet" in app.send("start/classes", classes).body
     app.ended("classes", **classes | {"model": "../m.hvlad"})
     state = app.post("state/classes")
@@ -589,7 +586,7 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(start: Start, tmp_p
     assert ",possible," in (results / "classes" / "predictions.csv").read_text(), "of all, too"
     (results / "defects").mkdir()
     fit = "defects", "fit", images, "-o", results / "defects" / "model.hvlad"
-    commands.run(*fit, "--weights", "random")
+    commands.run(*fit, "--backbone", "tiny", "--weights", "random", "--set", "n_planted=8")
     own = defects | {"image": "3:c.tif", "only": "1 1"}
     lines = [app.ended("defects", **own)["task"]["lines"] for _ in "ab"]
     assert lines[0] == lines[1], "what was said is kept, too"

@@ -95,7 +95,10 @@ def vector_of(encoder, image, maps):
         given = encoder.codeword_maps(image) if turn == 0 else None
         raw = maps(batch, encoder.taps_)
         copies.append(_sums_of(encoder, raw, (batch.shape[2], batch.shape[3]), given))
-        averages.append(_averages(encoder, raw))
+        scales = (*encoder.codebook_.projections, *encoder.codebook_.only_pooled)
+        pairs = zip(scales, raw, strict=True)
+        means = [(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs]
+        averages.append(np.concatenate(means))
     parts = [
         normalised([np.sum(book, axis=0) for book in zip(*kind, strict=True)])
         for kind in zip(*copies, strict=True)
@@ -136,12 +139,6 @@ def _sums_of(encoder, raw, image_size, given):
             sums.append(residual_sums(columns, words.astype(np.float64), nearest))
         found.append(sums)
     return found
-
-
-def _averages(encoder, raw):
-    book = encoder.codebook_
-    pairs = zip((*book.projections, *book.only_pooled), raw, strict=True)
-    return np.concatenate([(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs])
 
 
 def check_against_oracle(images, name, codebook="joint", *, module, maps=None, **options):

@@ -67,9 +67,6 @@ def model(tiny_backbone, labelled):
     return small_model().fit(*labelled)
 
 
-# --- what it finds -------------------------------------------------------------------------------
-
-
 def test_aligned_windows_are_distinguished_from_crossing_ones(model):
     images, maps = zip(
         *(halves(50 + i, float(angle + 0.2)) for i, angle in enumerate(ANGLES)), strict=True
@@ -97,8 +94,6 @@ def test_a_right_angle_changes_nothing(model, turn, size):
     assert np.ptp(straight) > 0.1
     np.testing.assert_allclose(turned, np.rot90(straight, turn), atol=1e-6)
 
-
-# --- what it learns from -------------------------------------------------------------------------
 
 KNOWN = [stripes(90, 0.3), checks(91)], [True, False]  # twenty windows of each class
 
@@ -134,9 +129,6 @@ def test_windows_of_which_little_is_known_are_left_out(tmp_path):
     flat[:, 48:] = 0.5  # the background is not trained on
     aligned, others = labels_given(flat, True)
     assert (others, 8 <= aligned <= 16) == (0, True)
-
-
-# --- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,5 @@ def test_names_are_those_of_their_rooms() -> None:
     assert hypervlad.presets is presets
     assert "make_tem_images" in dir(hypervlad.data)
     assert pickle.loads(pickle.dumps(hypervlad.data.make_tem_images)) is hypervlad.make_tem_images
-
-
-def test_unknown_names_raise() -> None:
     with pytest.raises(AttributeError, match="no attribute 'make_tea_images'"):
         _ = hypervlad.data.make_tea_images

@@ -319,7 +319,7 @@ def test_a_codebook_of_another_network_is_refused_when_it_is_used(name, change, 
 # --- what a file may not decide -------------------------------------------------------------------
 
 
-def test_weights_that_are_given_are_those_of_a_new_fit(texture_images, tmp_path, path):
+def test_weights_that_are_given_are_those_of_a_new_fit(texture_images, tmp_path, path, saved):
     images, own = texture_images[0], tmp_path / "elsewhere" / "own.pth"
     own.parent.mkdir()
     torch.save(build_tiny().state_dict(), own)
@@ -330,6 +330,8 @@ def test_weights_that_are_given_are_those_of_a_new_fit(texture_images, tmp_path,
     model = MicrographClassifier(clone(encoder), calibrate=False).fit(*texture_images)
     model.save(path)
     clone(hypervlad.load(path, weights=own)).fit(*texture_images)
+    with pytest.raises(ModelFileError):  # of trees, which need none
+        hypervlad.load(saved, weights="own.pth")
 
 
 @pytest.mark.parametrize("name", ["encoder", "transfer", "patches"])
@@ -352,11 +354,6 @@ def test_the_file_does_not_decide_how_large_images_may_be(name, model_of, path):
     assert hypervlad.load(path, max_pixels=None).read_options["max_pixels"] is None
     with pytest.raises(ValueError):
         hypervlad.load(path, max_pixels=0)
-
-
-def test_weights_are_not_given_to_a_model_that_has_them(saved):
-    with pytest.raises(ModelFileError):
-        hypervlad.load(saved, weights="own.pth")
 
 
 # --- what is no model file ------------------------------------------------------------------------

@@ -106,18 +106,13 @@ def calibration_error(rng: Rng, n: int) -> Kept:
     return low <= error <= high, wrong > high
 
 
-def answers(rng: Rng, n_groups: int, n_each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of three classes, the true one first, of images whose groups differ."""
-    logits = rng.normal(size=(n_groups, n_each, 3)) + rng.normal(size=(n_groups, 1, 3))
-    logits[..., 0] += 2
-    proba = np.exp(logits.reshape(-1, 3))
-    return proba / proba.sum(axis=1, keepdims=True), np.repeat(np.arange(n_groups), n_each)
-
-
 def sets(rng: Rng, n: int) -> Kept:
-    proba, groups = answers(rng, n, 5)
-    known = Calibration.of(proba, np.zeros(len(proba)), groups, np.zeros(len(proba)))
-    (found,) = prediction_sets(answers(rng, 1, 1)[0][None], known, 0.9)
+    """Of groups of which large ones are hard: without their weights they would decide."""
+    ease = rng.beta(2, 1, n + 1)  # the probability of the true class in all images of a group
+    proba, sizes = np.column_stack([ease, 1 - ease]), np.where(ease[:n] < 0.5, 20, 1)
+    zeros, groups = np.zeros(sizes.sum()), np.repeat(np.arange(n), sizes)
+    known = Calibration.of(proba[groups], zeros, groups, zeros)
+    (found,) = prediction_sets(proba[None, n:], known, 0.9)
     return bool(found[0]), not found.all()
 
 

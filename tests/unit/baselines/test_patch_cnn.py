@@ -37,9 +37,6 @@ def fitted():
     return small().fit(patches, labels)
 
 
-# --- learning ------------------------------------------------------------------------------------
-
-
 def test_it_learns(fitted):
     patches, labels = make_patches(100, seed=1)
     proba, margins = fitted.predict_proba(patches), fitted.decision_function(patches)
@@ -110,8 +107,6 @@ def test_a_pixel_has_the_mean_score_of_its_patches(fitted, stride):
         expected = (total / n)[: image.shape[0], : image.shape[1]]
     np.testing.assert_allclose(fitted.score_map(image, stride=stride), expected, atol=1e-5)
 
-
-# --- what is wrong -------------------------------------------------------------------------------
 
 PATCHES, LABELS = make_patches(20)
 MIXED = [*PATCHES[:-1], np.zeros((SIDE, SIDE + 1))]

@@ -37,11 +37,6 @@ def _curves():
         return type(model.fit(images, [*"abababab"]).history_)
 
 
-def keep_the_last_epoch(monkeypatch):
-    """Keep its weights, whether or not it is better than the start."""
-    monkeypatch.setattr(_curves(), "best_epoch", property(lambda curves: len(curves) - 1))
-
-
 def small(**parameters):
     """A classifier on the tiny network, that learns in a fraction of a second."""
     usual = {
@@ -56,7 +51,8 @@ def small(**parameters):
 
 
 def tuned(monkeypatch, **more):
-    keep_the_last_epoch(monkeypatch)
+    # The weights of the last epoch are kept, whether or not it is better than the start.
+    monkeypatch.setattr(_curves(), "best_epoch", property(lambda curves: len(curves) - 1))
     return small(mode="finetune", **more)
 
 

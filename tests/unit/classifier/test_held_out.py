@@ -38,9 +38,6 @@ def of_more(fitted_once, texture_images):
     return clone(fitted_once).fit([*images, *more], np.tile(labels, 2))
 
 
-# --- what is held out -----------------------------------------------------------------------------
-
-
 def test_folds_are_predicted_by_models_fitted_without_their_groups(model, texture_images):
     """Each learner is one that is fitted to the vectors of the other folds, by hand."""
     images, labels = texture_images
@@ -84,9 +81,6 @@ def test_nothing_held_out_is_reported_before_images_are_read(model, texture_imag
             for ask in (each.predict_set, each.judge, lambda _, m=each: m.held_out_evaluation()):
                 with pytest.raises(ValueError, match=words):
                     ask(absent)
-
-
-# --- prediction sets ------------------------------------------------------------------------------
 
 
 def test_sets_of_a_classifier_cover(model, texture_images):
@@ -133,9 +127,6 @@ def test_a_class_that_cannot_be_held_out_is_in_every_set_and_no_answer_is_sure(
         assert set(judged.kind) == {"ambiguous"}
         assert "with this model no answer is sure" in judged.reasons[0]
         assert each.held_out_.sure_answers(0.75).n_sure == 0
-
-
-# --- judgements -----------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:1 of 25 images is blank:UserWarning")
@@ -209,9 +200,6 @@ def test_sure_answers_are_counted_one_by_one(of_noisy, max_error):
     assert found == (max_error, confidence, len(sure), len(sure) - sum(sure))
     vectors = of_noisy.training_.points[:1]
     assert of_noisy.judge_vectors(vectors, max_error).threshold == found.threshold
-
-
-# --- labels that are probably wrong ---------------------------------------------------------------
 
 
 def test_swapped_labels_are_suspect(model, texture_images):

@@ -16,9 +16,6 @@ def wide(fitted_once, texture_images):
     return clone(fitted_once).set_params(encoder__n_codewords=64).fit(*texture_images)
 
 
-# --- projections ----------------------------------------------------------------------------------
-
-
 def test_projections_keep_distances(wide, texture_images):
     vectors = wide.encoder_.transform(texture_images[0])
     assert vectors.shape[1] == 1536
@@ -40,9 +37,6 @@ def test_projections_are_linear_and_the_same_everywhere(wide):
     first, second, both = wide.judge_vectors(vectors, 0.4).projected
     np.testing.assert_allclose(both, first + 2 * second, atol=1e-4)
     np.testing.assert_allclose(first[:3], [0.103345, 0.287407, -0.543799], atol=1e-4)
-
-
-# --- distances and limits, by loops ---------------------------------------------------------------
 
 
 def limit_of(values, groups, share):
@@ -155,12 +149,6 @@ def test_novelty_is_that_of_a_slow_search(model, texture_images, groups, noise, 
     np.testing.assert_array_equal(rows, np.argsort(cdist(new, training.points), axis=1)[:, :3])
 
 
-# --- what they are for ----------------------------------------------------------------------------
-
-
-# --- digests --------------------------------------------------------------------------------------
-
-
 def test_training_images_are_recognised_by_their_pixels(model, texture_images, tmp_path):
     images, labels = texture_images
     model.fit([*images[2:], images[5]], [*labels[2:], labels[5]])
@@ -194,9 +182,6 @@ def test_equal_images_of_different_labels_are_listed(model, texture_images):
     assert f"image 0 ({labels[0]}) = image 24 ({labels[1]})." in message
     assert "image 4" not in message
     assert model.training_.groups[4] == model.training_.groups[25]
-
-
-# --- files of other kinds -------------------------------------------------------------------------
 
 
 def grey(height=100, width=200, dtype="uint8"):

@@ -45,9 +45,6 @@ def test_names_in_tracebacks(capsys, monkeypatch):
     assert not CONTROLS & set(printed)
 
 
-# --- what a network says or raises, in a command ------------------------------------------------
-
-
 @pytest.fixture
 def training(texture_images, tmp_path):
     folder = write_folder(tmp_path / "images", *texture_images)

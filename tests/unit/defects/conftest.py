@@ -26,7 +26,7 @@ def small_scorer():
     )
     learner = BoostedSoftmaxClassifier(n_estimators=5, Cs=10.0)
     return PatchDefectScorer(
-        encoder, patch=PATCH, n_planted=32, n_codewords=16, boosting=learner, random_state=0
+        encoder, patch=PATCH, n_planted=8, n_codewords=16, boosting=learner, random_state=0
     )
 
 

@@ -23,9 +23,6 @@ def signed(value):
     return f"{round(float(value), 1) + 0.0:+.1f}".replace("-", "−")
 
 
-# --- evidence -----------------------------------------------------------------------------------
-
-
 def test_each_image_stands_beside_its_evidence(model, texture_images):
     images = texture_images[0][:2]
     display = EvidenceDisplay.from_estimator(

@@ -88,9 +88,8 @@ def test_unknown_labels_are_mistakes():
     assert math.isnan(ghost.precision)
     # Two of four right at a confidence of 0.8.
     assert result.calibration_error == pytest.approx(0.3)
-
-
-# --- balanced accuracy --------------------------------------------------------------------------
+    result = Evaluation(["fibre", "matrix", "ghost"], proba_of([0, 0, 0]), CLASSES)
+    assert (result.never_predicted, result.untested) == (["matrix"], ["cluster"])
 
 
 @given(
@@ -111,12 +110,6 @@ def test_intervals_are_those_of_the_formula_and_balanced_ones_have_weights(image
     assert low - 1e-12 <= np.mean(recalls) <= high + 1e-12
     single = balanced_accuracy_interval(correct, y)
     assert single == pytest.approx(slow_interval(correct, list(range(len(y))), weights), abs=1e-7)
-
-
-def test_classes_that_are_never_predicted_and_not_tested_are_named():
-    result = Evaluation(["fibre", "matrix", "ghost"], proba_of([0, 0, 0]), CLASSES)
-    assert result.never_predicted == ["matrix"]
-    assert result.untested == ["cluster"]
 
 
 def test_probabilities_are_called_calibrated_or_too_high_or_too_low():

@@ -103,9 +103,6 @@ def test_networks_of_equal_weights_do_not_share(folder, tmp_path):
     assert not np.allclose(*found)
 
 
-# --- the folder -------------------------------------------------------------------------------
-
-
 def usage(cache, *options):
     """What the command prints: entries, and megabytes."""
     _, _, said = run("cache", cache, *options).stdout.rpartition(": ")

@@ -264,9 +264,6 @@ def test_classes_that_differ_in_case_are_named(tmp_path):
         load_image_folder(table)
 
 
-# --- two folders ----------------------------------------------------------------------------------
-
-
 def test_copies_across_two_folders_are_found(tmp_path):
     train, test = tmp_path / "train", tmp_path / "test"
     for i, image in enumerate(TEM):

@@ -16,8 +16,8 @@ from hypervlad.fibres import fibre_diameters, find_pores, local_orientation
 
 OWN, SQUARE = (make_tiny_encoder().set_params(image_size=side) for side in (None, 128))
 CLASSIFIER = MicrographClassifier(SQUARE, calibrate=False, random_state=0)
-SCORER = PatchDefectScorer(OWN, fpr=0.2, n_planted=0, random_state=0)
-(IMAGE,), _ = make_fibre_images(1, cover=0.4, random_state=0)
+SCORER = PatchDefectScorer(OWN, n_codewords=8, fpr=0.2, n_planted=0, random_state=0)
+(IMAGE,), _ = make_fibre_images(1, size=256, cover=0.4, random_state=0)
 TINTED = IMAGE[..., None] * [1, 0.5, 0]
 IMAGES, _ = make_fibre_images(6, size=128, random_state=0)
 
@@ -72,7 +72,7 @@ def test_faults_are_kept_in_tables_said_again_by_resumed_runs_and_shown(tmp_path
             assert re.search(f"Noted: .*{words}", page.read_text("utf-8")), page
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(2))
 @pytest.mark.parametrize("changed", [IMAGE, IMAGE * 255 // 1, IMAGE > 0.5, TINTED])
 def test_neither_few_levels_nor_long_fibres_along_the_lines_are_faults(changed, turn):
     with warnings.catch_warnings(action="error"):
@@ -88,7 +88,7 @@ def test_only_faults_that_are_unusual_in_training_are_said(model, tmp_path):
     for known in (IMAGES, IMAGES, uneven):  # with a cache, and vectors in it
         model.fit(known, ["a", "b"] * 3 if model is CLASSIFIER else None)
         with warnings.catch_warnings(record=True, action="always") as found:
-            model.predict([like, soft, flat, *uneven, other])
+            model.predict([like, soft, flat, *uneven[:2], other])
         found = [str(each.message) for each in found]
         assert sum("of another " in each for each in found) == 2  # type and size
         for numbers in (re.findall(r"image (\d+) of", each) for each in found):

@@ -228,20 +228,16 @@ def test_a_report_says_where_pixel_sizes_are_from(found, tmp_path):
 
 def test_a_mean_contains_the_error_of_the_pixel_size_and_more_fields_do_not_reduce_it(found):
     folder = found(FIELDS)
-    (mean, low, high), (best, *wider) = (
-        numbers(report_of(folder, "--set", f"pixel_size_error={error}")[0]["", f"{SIZE}, mean"])
-        for error in (0, 0.5)
-    )
+    errors = 0, 0.04, 0.5
+    rows = [report_of(folder, "--set", f"pixel_size_error={each}")[0] for each in errors]
+    (mean, low, high), _, (best, *wider) = (numbers(own["", f"{SIZE}, mean"]) for own in rows)
     reach = [np.hypot(np.log(end / mean), np.log(1.5)) for end in (low, high)]
     assert best == mean
     assert wider == pytest.approx([mean / np.exp(reach[0]), mean * np.exp(reach[1])], rel=1e-5)
     methods = (folder.path.parent / "report/methods.txt").read_text()
     assert "They contain an error of the pixel size of 50 %." in methods
     needed = "", "fields needed for a median within 5 %"
-    few, more, none = (
-        report_of(folder, "--set", f"pixel_size_error={each}")[0][needed]["value"]
-        for each in (0, 0.04, 0.5)
-    )
+    few, more, none = (own[needed]["value"] for own in rows)
     assert (2.5 < int(more) / int(few) < 3, none) == (True, "not known")
 
 

@@ -21,10 +21,6 @@ def labels(tmp_path, clock):
     opened.close()
 
 
-def ids(labels, **options):
-    return [label.id for label in labels.page(**options).labels]
-
-
 def events(labels, *items):
     known = {label.id: label.event for label in labels.page(source="all").labels}
     return {item: known[item] for item in items}
@@ -38,7 +34,8 @@ def test_sure_labels_are_listed_and_the_least_sure_come_first(labels):
     assert (first.confidence, first.event) == (0.9, None)
     assert page.total == 9
     assert page.counts == [(1, 3), (2, 3), (3, 3)]
-    assert ids(labels, order="most_sure") == list(range(12, 3, -1))
+    surest_first = labels.page(order="most_sure").labels
+    assert [label.id for label in surest_first] == list(range(12, 3, -1))
 
 
 def test_a_correction_is_a_persons_label_with_window_and_time(labels, clock):

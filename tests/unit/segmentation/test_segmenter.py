@@ -16,6 +16,7 @@ from hypervlad.images import ImageReadError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no particle is found|another magnif)")
 SHAPE = (96, 128)
+FEW = [0, 0, 1, 1, 2]  # groups, too few to hold any out, which takes five more models
 EMPTY = [np.full(SHAPE, 0.3, np.float32)] * 4, [np.zeros(SHAPE, np.int32)] * 4
 
 
@@ -58,9 +59,6 @@ def new_segmenter(**parameters):
 
 def overlap(found, truth):
     return np.count_nonzero((found > 0) & (truth > 0)) / np.count_nonzero((found > 0) | (truth > 0))
-
-
-# --- what it learns ------------------------------------------------------------------------------
 
 
 def test_it_finds_particles_that_are_easy_to_see(fitted):
@@ -114,7 +112,8 @@ def test_tiles_give_what_the_whole_image_gives(fitted):
 
 def test_fields_are_brought_to_the_magnification_of_training(fields):
     images, outlines = fields
-    model = new_segmenter(n_epochs=8, read_options={"pixel_size": 4.0}).fit(images, outlines)
+    model = new_segmenter(n_epochs=8, read_options={"pixel_size": 4.0})
+    model.fit(images, outlines, groups=FEW)
     seen, truths = make_fields(3, seed=1)
     enlarged = [zoom(image, 2, order=1, mode="nearest", grid_mode=True) for image in seen]
     expected, found = model.predict(seen), model.predict(enlarged, read_options={"pixel_size": 2.0})
@@ -153,7 +152,7 @@ def test_particles_unlike_those_of_training_are_noted():
 
     disc, bar = rows**2 + columns**2 < 64, (abs(rows) < 4) & (abs(columns) < 13)
     images, outlines = zip(*(field(disc, seed=seed) for seed in range(4)), strict=True)
-    model = new_segmenter(n_epochs=8).fit(images, outlines)
+    model = new_segmenter(n_epochs=8).fit(images, outlines, groups=FEW[:4])
     for given, expected in (
         (field(disc), "^$"),
         (field(bar), "elongation"),
@@ -162,7 +161,7 @@ def test_particles_unlike_those_of_training_are_noted():
     ):
         assert re.search(expected, model.find_particles(given[0], annotations="keep").note)
     every = [np.where(labels % 3 == 1, 0, labels) for labels in outlines]  # faint ones are none
-    model.set_params(n_epochs=1).fit([field(disc, 0.1)[0]] * 4, every)
+    model.set_params(n_epochs=1).fit([field(disc, 0.1)[0]] * 4, every, groups=FEW[:4])
     assert "spots" not in model.find_particles(field(disc, 0.1)[0], annotations="keep").note
 
 
@@ -174,9 +173,6 @@ def test_parameters_set_later_do_not_change_what_was_fitted(fitted, fields):
         np.testing.assert_array_equal(again.predict([image]), expected)
     with pytest.raises(ValueError, match="unknown"):
         model.check_parameters()
-
-
-# --- what it learns from -------------------------------------------------------------------------
 
 
 def test_held_out_images_say_how_well_it_outlines(fields):
@@ -194,13 +190,10 @@ def test_held_out_images_say_how_well_it_outlines(fields):
             model.fit([*EMPTY[0], *images[:n]], [*EMPTY[1], *outlines[:n]])
             assert model.held_out_ is not None
             assert (model.held_out_.n_particles > 0) == some_held_out
-        grouped = new_segmenter().fit(images, outlines, groups=[0, 0, 1, 1, 2])
-    assert grouped.held_out_ is None  # three groups are too few
+        grouped = new_segmenter().fit(images, outlines, groups=FEW)
+    assert grouped.held_out_ is None
     assert grouped.n_particles_ == sum(len(np.unique(labels)) - 1 for labels in outlines)
     assert grouped.separation_ == 0.8
-
-
-# --- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,6 @@ def test_other_tiles_than_in_fit_are_a_warning_where_answers_depend_on_them(smal
         scorer.score_map(large)
 
 
-# --- passes ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("is_labelled", [False, True])
 def test_fitting_the_defect_scorer(is_labelled, monkeypatch):
     passes = count_passes(monkeypatch)
