@@ -21,6 +21,7 @@ _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is b
 _INNER = np.s_[12:-12, 12:-12]  # pixels there; uneven light has an end at the image's edge
 _STANDS_OUT = 4.0  # standard deviations
 _STRONGEST = 90  # percentile of particles, some of which may be as faint as spots
+_HALO = 0.5  # share of spots that rise towards particles, twice that of all pixels or more
 _MIN_SPOTS = 6  # to be more than dirt, and to be alike
 # Contrast of spots over that of other particles; the ratio of upper and lower tenths of contrasts
 # and areas. Spots of supporting films have 2 and more, and 5 to 17; drawn ones 1.0 to 1.4, and 2.
@@ -122,6 +123,9 @@ def faint_spots(
     if not (_FAINTER[0] < share < _FAINTER[1] and _alike(contrasts, _ALIKE)):
         return None
     y, x = np.array(ndimage.maximum_position(beyond, spots, numbers)).T
+    is_beside = ndimage.binary_dilation(~free)  # the light around particles that charge is brightest
+    if np.mean(is_beside[y, x]) > max(_HALO, 2 * np.mean(is_beside[within])):
+        return None
     top = np.float32(sign * np.percentile(half[free], 99))
     clipped = (np.minimum if sign > 0 else np.maximum)(sample.grey, top)
     return FaintSpots(clipped, np.ravel_multi_index((2 * y, 2 * x), labels.shape), share)
