@@ -1,4 +1,4 @@
-"""Particles that are missed: much fainter than others, than uneven light, or as strong as others."""
+"""Particles that are missed: fainter than others or than uneven light, or as strong as others."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def faint_spots(
     if not (_FAINTER[0] < share < _FAINTER[1] and _alike(contrasts, _ALIKE)):
         return None
     y, x = np.array(ndimage.maximum_position(beyond, spots, numbers)).T
-    is_beside = ndimage.binary_dilation(~free)  # the light around particles that charge is brightest
+    is_beside = ndimage.binary_dilation(~free)  # where light around particles is brightest
     if np.mean(is_beside[y, x]) > max(_HALO, 2 * np.mean(is_beside[within])):
         return None
     top = np.float32(sign * np.percentile(half[free], 99))
