@@ -1,4 +1,4 @@
-"""Particles much fainter than others beside them, or than uneven light, which take the range."""
+"""Particles that are missed: fainter than others or than uneven light, or as strong as others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skimage.transform import resize
 from hypervlad.images.resampling import halved, nearest, smoothed
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, renumbered
-from hypervlad.particles.contrast import stands_out
+from hypervlad.particles.contrast import edges_of, stands_out
 from hypervlad.particles.decoder import brightness_of
 
 _NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
@@ -21,6 +21,7 @@ _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is b
 _INNER = np.s_[12:-12, 12:-12]  # pixels there; uneven light has an end at the image's edge
 _STANDS_OUT = 4.0  # standard deviations
 _STRONGEST = 90  # percentile of particles, some of which may be as faint as spots
+_HALO = 0.5  # share of spots that rise towards particles, twice that of all pixels or more
 _MIN_SPOTS = 6  # to be more than dirt, and to be alike
 # Contrast of spots over that of other particles; the ratio of upper and lower tenths of contrasts
 # and areas. Spots of supporting films have 2 and more, and 5 to 17; drawn ones 1.0 to 1.4, and 2.
@@ -32,6 +33,13 @@ _MIN_MISSED = 0.1  # of the particles, spots without outline that are mentioned
 _LEAST_WIDTH, _AVERAGED, _CLEARER, STILL_FOUND = 5.0, 4.0, 1.15, 0.9
 _LEAST_WEIGHT = np.float32(0.02)  # of pixels beside particles, for those far from any
 _AT_MOST = 1024  # pixels of a side, by which ranges are judged
+# Regions that stand out as particles do, without an outline: how much of the step they have within,
+# and at their edges; their least area by the median of particles, and all of them by all of these.
+_AS_STRONG, _SHARP, _LARGE_ENOUGH, _MIN_BARE = 0.9, 0.3, 0.3, 0.05
+_BARE = (
+    "{:,} regions stand out as much as particles, but have no outline, {:.0%} of the area of those "
+    "that have one; outlines beside them may be wrong, too"
+)
 _NOTE = (
     "{:,} spots as faint as each other, {:.2g} times as much as other particles, stand out from "
     "the noise, but have no outline: numbers and sizes leave them out"
@@ -122,9 +130,32 @@ def faint_spots(
     if not (_FAINTER[0] < share < _FAINTER[1] and _alike(contrasts, _ALIKE)):
         return None
     y, x = np.array(ndimage.maximum_position(beyond, spots, numbers)).T
+    is_beside = ndimage.binary_dilation(~free)  # where light around particles is brightest
+    if np.mean(is_beside[y, x]) > max(_HALO, 2 * np.mean(is_beside[within])):
+        return None
     top = np.float32(sign * np.percentile(half[free], 99))
     clipped = (np.minimum if sign > 0 else np.maximum)(sample.grey, top)
     return FaintSpots(clipped, np.ravel_multi_index((2 * y, 2 * x), labels.shape), share)
+
+
+def bare_regions(sample: Sample, labels: LabelMap, polarity: str) -> tuple[float, str]:
+    """Return, as `FaintSpots.missed` does, how many regions as strong as particles are missed."""
+    half, is_own, free = _beside(sample, labels)
+    if not (is_own.any() and free.any()):
+        return 0.0, ""
+    sign = 1 if polarity == "bright" else -1
+    smooth = ndimage.gaussian_filter(sign * half, 1)
+    usual = np.median(smooth[free])
+    step = np.median(smooth[is_own]) - usual
+    regions, n = ndimage.label(ndimage.binary_opening(free & (smooth > usual + _AS_STRONG * step)))
+    own = areas_of(labels, int(labels.max()))[1:] / 4  # at half the size
+    areas = areas_of(regions, n)[1:]
+    is_bare = areas >= _LARGE_ENOUGH * np.median(own[own > 0])
+    is_bare &= edges_of(half, regions.astype(np.int32), sign).steps >= _SHARP * step
+    n_bare, share = int(np.count_nonzero(is_bare)), float(areas[is_bare].sum() / own.sum())
+    if n_bare < _MIN_SPOTS or share < _MIN_BARE:
+        return 0.0, ""
+    return float(np.log1p(n_bare / np.count_nonzero(own))), _BARE.format(n_bare, share)
 
 
 def _beside(sample: Sample, labels: LabelMap) -> tuple[NDArray[np.float32], BoolMap, BoolMap]:

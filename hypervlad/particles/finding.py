@@ -21,7 +21,7 @@ from hypervlad.objects.splitting import LabelMap
 from hypervlad.particles.contrast import pixel_noise
 from hypervlad.particles.decoder import brightness_of
 from hypervlad.particles.doubt import either_polarity, finding_range, main_doubt
-from hypervlad.particles.fainter import STILL_FOUND, evened, faint_spots
+from hypervlad.particles.fainter import STILL_FOUND, bare_regions, evened, faint_spots
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
 from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound
 from hypervlad.particles.scales import FEW, Scales, Search
@@ -196,11 +196,12 @@ def _described(
         scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
         n_beside = max(n_beside, drop_hidden(labels, sample, scales.min_area))
     if labels.any():
-        doubts = scales.facts(known, labels, sample.mask) | {"missed": missed}
+        bare, note_of_bare = bare_regions(sample, labels, known)
+        doubts = scales.facts(known, labels, sample.mask) | {"missed": missed, "bare": bare}
         of_edges, note_of_edges = to_soft_edges(sample.grey, labels, known)
         doubts |= of_edges
         labels[~sample.mask] = 0
-        note = joined_notes([note, note_of_missed, note_of_edges])
+        note = joined_notes([note, note_of_missed, note_of_bare, note_of_edges])
     found = Outlines.of_labels(labels)
     if len(found):
         if confidence < SURE:

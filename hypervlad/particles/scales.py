@@ -71,6 +71,9 @@ _LINE_DEPTH, _LINE_NOISE, _BESIDE_LINE = 0.12, 1.6, (2, 3)
 _MIN_BESIDE_LINE, _MANY_LINES = 0.1, 0.2
 _ROUND = 0.94  # circularity of spheres, which may have twins or stripes; of square blocks 0.92
 _LINE_REACH = 5  # pixels: half the length of a line, and what is beside it
+# Fringes and moiré patterns are as wide dim as bright, in a convex outline; between rods, one of
+# both is not so. The share of dim pixels, beyond so many pixels from the outline; the solidity.
+_FRINGES, _WITHIN_EDGE, _WHOLE = 0.41, 2, 0.94
 # If they are so many, and more than this share of the particles, the image is searched at twice its
 # size: unless it is large, only those of more pixels are wanted, or most of several have more than
 # so many. Coarse noise has specks, too, beside large particles.
@@ -432,11 +435,23 @@ def _cut_at_lines(
         if n_parts < 2 or shape_measures(inside)[2] > _ROUND:
             continue
         parts = expand_labels(numbers_of(is_part)[pieces], max(inside.shape)) * inside
-        if (solidities(parts) >= _CONVEX).all():  # those of textures are not
+        if (solidities(parts) >= _CONVEX).all() and not _has_fringes(  # textures are not convex
+            sign * grey[window], inside, is_line[window]
+        ):
             cut = labels.copy() if cut is labels else cut
             cut[window][parts > 1] = n + parts[parts > 1] - 1
             n += n_parts - 1
     return cut if n - len(steps) > max(FEW, _MANY_LINES * len(steps)) else labels
+
+
+def _has_fringes(grey: NDArray[np.float32], inside: BoolMap, is_line: BoolMap) -> bool:
+    """Return whether lines of a bright particle are its own fringes, rather than gaps."""
+    core = ndimage.binary_erosion(inside, iterations=_WITHIN_EDGE)
+    if not (core & is_line).any() or solidities(inside.astype(np.int32))[0] < _WHOLE:
+        return False
+    smooth = ndimage.uniform_filter(grey, 3)
+    middle_grey = (np.median(smooth[core & is_line]) + np.quantile(smooth[core], 0.8)) / 2
+    return bool(np.mean(smooth[core] < middle_grey) > _FRINGES)
 
 
 def _line_depths(grey: NDArray[np.float32]) -> NDArray[np.float32]:

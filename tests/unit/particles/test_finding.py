@@ -105,6 +105,39 @@ def test_rods_are_whole():
     assert len(find_particles(image.clip(0, 1))) == 25
 
 
+def test_fringes_within_particles_are_no_gaps_between_rods():
+    rows, columns = np.mgrid[:320, :420]
+    image = np.random.default_rng(0).normal(0.7, 0.02, rows.shape)
+    for k in range(12):
+        place = columns - 55 - 100 * (k % 4) + 1j * (rows - 60 - 100 * (k // 4))
+        fringes = np.sin((place * np.exp(1j * k)).real * 2 * np.pi / 10)
+        image -= (np.abs(place) < 32) * (0.3 + 0.25 * fringes)
+    image = ndimage.gaussian_filter(image, 0.7).clip(0, 1)
+    assert len(find_particles(image, annotations="keep")) == 12
+
+
+def test_light_around_particles_that_charge_is_none_of_faint_spots():
+    rows, columns = np.mgrid[:360, :360]
+    inside = np.hypot(rows % 120 - 60, columns % 120 - 60) < 20
+    light = ndimage.gaussian_filter(inside * 0.5, 12)
+    light -= ndimage.gaussian_filter(inside * 0.25, (2, 40))
+    image = ndimage.gaussian_filter(0.25 + np.where(inside, 0.5, light), 0.8)
+    image += np.random.default_rng(0).normal(0, 0.02, image.shape)
+    found = find_particles(image.clip(0, 1))
+    assert len(found) == 9
+    assert not found.note
+
+
+def test_what_stands_out_like_particles_without_an_outline_is_noted():
+    rows, columns = np.mgrid[-90:310, -90:310]
+    inside = (np.maximum(rows, columns) < 215) & (np.minimum(rows, columns) >= 0)
+    inside &= np.maximum(rows % 43, columns % 43) < 40  # five by five cubes, hardly apart
+    image = ndimage.gaussian_filter(np.where(inside, 0.2, 0.8), 0.8)
+    found = find_particles(image + np.random.default_rng(0).normal(0, 0.02, image.shape))
+    assert "regions stand out as much as particles, but have no outline" in found.note
+    assert len(found) < 25 <= found.number_range[1]
+
+
 @pytest.mark.filterwarnings("ignore:there may be")
 def test_flat_particles_are_divided_at_necks_alone_and_others_where_grey_values_step():
     rows, columns = np.mgrid[:128, :128]
