@@ -140,7 +140,7 @@ def keep_copies_together(
     Examples
     --------
     >>> import numpy as np
-    >>> from hypervlad.images import ReadOptions, SkippedImage
+    >>> from hypervlad.images import ReadOptions
     >>> images = [np.eye(8), np.eye(8), np.eye(9)]
     >>> groups, n_joined = keep_copies_together(images, [0, 1, 2], options=ReadOptions())
     >>> groups.tolist(), n_joined
