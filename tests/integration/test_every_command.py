@@ -16,7 +16,6 @@ from hypervlad.apps.review import Queue
 
 TINY_LINE = " ".join(TINY)
 OWN_SIZE = "--backbone tiny --weights random"
-SMALL, QUICK = "--set image_size=32", f"--set patch={PATCH} --set n_planted=8"
 
 
 class Run(NamedTuple):
@@ -79,7 +78,8 @@ RUNS = {
     "cache": Run("cache cached", words="cached: 48 entries"),
     "workbook": Run("workbook sizes.csv -o s.xls", words="ends in .xlsx", code=2),
     "demo": Run(
-        f"demo -o demo --n-images 24 --set backbone=tiny --set weights=random {SMALL} -q",
+        "demo -o demo --n-images 24 --set backbone=tiny --set weights=random "
+        "--set image_size=32 -q",
         "demo/index.html demo/model.hvlad",
         "balanced accuracy: ",
     ),
@@ -107,7 +107,7 @@ RUNS = {
         "1 of 1",
     ),
     "defects fit": Run(
-        f"defects fit good -o s.hvlad {OWN_SIZE} {QUICK} --set aligned=true "
+        f"defects fit good -o s.hvlad {OWN_SIZE} --set patch={PATCH} --set aligned=true "
         f"--set fpr=0.2 --set tile_size=64 {READING} {USING} --groups good.csv --seed 1 "
         "--include-backbone --keep-annotations",
         "s.hvlad",
@@ -172,7 +172,7 @@ MORE = [
     Run("cache c --limit 0", words="0 entries"),
     Run("align wires -o d3 --model a.hvlad --set sigma=2 --pixel-size 5 -q", "d3/regions.csv"),
     Run(
-        f"defects fit good blots --masks masks -o s3.hvlad {OWN_SIZE} {QUICK}",
+        f"defects fit good blots --masks masks -o s3.hvlad {OWN_SIZE} --set patch={PATCH}",
         "s3.hvlad",
         "masks: 1 of 7 images",
     ),

@@ -17,7 +17,7 @@ from hypervlad.fibres import fibre_diameters, find_pores, local_orientation
 OWN, SQUARE = (make_tiny_encoder().set_params(image_size=side) for side in (None, 128))
 CLASSIFIER = MicrographClassifier(SQUARE, calibrate=False, random_state=0)
 SCORER = PatchDefectScorer(OWN, n_codewords=8, fpr=0.2, n_planted=0, random_state=0)
-(IMAGE,), _ = make_fibre_images(1, size=256, cover=0.4, random_state=0)
+(IMAGE,), _ = make_fibre_images(1, cover=0.4, random_state=0)
 TINTED = IMAGE[..., None] * [1, 0.5, 0]
 IMAGES, _ = make_fibre_images(6, size=128, random_state=0)
 
