@@ -131,15 +131,12 @@ _ALIGNED = made("rims", seed=5, aligned=1.0, cover=0.5, size=(240, 320))[0]
 _ROWS = parallel(*4 * [10])[:300]
 _RIBBONS = -(_ROWS + _ROWS.T + _ROWS.T[::-1])
 _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
-_THICK_WALL = _ROUND - np.sqrt(np.clip(0.6**2 - _STEPS**2, 0, None))
-_DARK_FIELD = parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_THICK_WALL))
 
 
 @pytest.mark.parametrize(
     ("image", "median", "words"),
     [
         (_TUBES, 26, "walls fade"),
-        (_DARK_FIELD, 26, "as tubes in dark field"),
         (_RIBBONS, 10, "equally thick from edge to edge, as"),
         (-_RIBBONS, 10, "as ribbons in transmission"),
         (gaussian_filter(_RIBBONS, 1), 11, "whether the fibres are round or"),
