@@ -45,9 +45,6 @@ _CLEAR, _SMALL_REST = 2.0, 0.008
 _LEAST_WIDER = 1.1  # shells than what was measured
 _LEAST_THICK = 1.5  # standard deviations of the image's blur: what is thinner shows no two edges
 _WORSE = 0.5  # at most, that tubes explain fibres of dark rims; inverted rims fit them worse
-# Of bright rims, as of tubes in dark field: drawn mats of solid fibres are explained worse by tubes
-# than by bodies, or by tubes that are hardly wider than what was measured.
-_WORSE_BRIGHT = 0.0
 _ERROR = 0.1  # of the logarithm of the diameter of such models
 # By how much flat bodies explain fibres in transmission better or worse than round ones, in
 # logarithms of residuals, from which on it shows which they are; else either answer is possible.
@@ -72,11 +69,6 @@ _OF_SHELLS = (
 _OF_TUBES = (
     "the fibres have pale middles and dark walls, as tubes in transmission: diameters are those of "
     "the outer edge, where the walls fade"
-)
-_OF_BRIGHT_TUBES = (
-    "the fibres have dim middles and bright walls that fade outwards, as tubes in dark field: "
-    "diameters are those of the outer edge; of solid fibres with bright edges they are too large, "
-    "as the interval says"
 )
 #: What is said of ribbons in transmission, and where round fibres may be ribbons.
 OF_RIBBONS = (
@@ -219,8 +211,7 @@ class WholeBodies:
             doubts.append((_PERHAPS_SHELLS, math.hypot(_ERROR, np.log(np.median(wider)))))
         elif words:
             outer = wider
-            is_open = np.log(np.median(wider)) if words == _OF_BRIGHT_TUBES else 0
-            doubts.append((words, math.hypot(_ERROR, is_open)))
+            doubts.append((words, _ERROR))
         elif found.look == "transmission":
             outer, of_flat = _of_flat_ones(profiles, long)
             doubts += of_flat
@@ -289,7 +280,6 @@ def _of_flat_ones(profiles: FloatMap, long: LongFibres) -> tuple[Values, list[tu
 def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tuple[Values, str]:
     """Return the outer diameters of places over those found, and a note if they differ."""
     same, weights = np.ones(len(long.places)), long.lengths
-    diameter = float(np.median(long.places.diameter))
     body, _, _ = _bodies().fitted(profiles, lambda c: _within(c[:, 2], _HALO))
     rest, radii, cores = _shells().fitted(profiles, _is_shell)
     words, clear = _OF_SHELLS, rest < np.log(_MAX_REST)
@@ -300,19 +290,13 @@ def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tup
         evidence = better * abs(typical) / max((high - low) / 2, _SPREAD)
         fits = np.average(rest, weights=own) < np.log(_SMALL_REST)
         core = float(weighted_quantiles(cores, own, [0.5])[0])
-        thick = (1 - core) * np.exp(typical) * diameter / 2
+        thick = (1 - core) * np.exp(typical) * float(np.median(long.places.diameter)) / 2
         is_thick = thick > _LEAST_THICK * found.blur
         shown = bool(is_thick and evidence > (_LEAST if fits else _CLEAR))
-    if not shown and found.look == "rims":
+    if not shown and found.sign < 0 and found.look == "rims":
         rest, radii, cores = _tubes().fitted(profiles, _is_body)
-        clear, worse = np.ones(len(long), bool), np.average(rest - body, weights=weights)
-        if found.sign < 0:
-            words, shown = _OF_TUBES, bool(worse < _WORSE)
-        else:
-            wide, hole = (weighted_quantiles(each, weights, [0.5])[0] for each in (radii, cores))
-            is_thick = (1 - hole) * wide * diameter / 2 > _LEAST_THICK * found.blur
-            words, shown = _OF_BRIGHT_TUBES, worse < _WORSE_BRIGHT and wide >= _LEAST_WIDER
-            shown = bool(shown and is_thick)
+        words, clear = _OF_TUBES, np.ones(len(long), bool)
+        shown = bool(np.average(rest - body, weights=weights) < _WORSE)
     if not shown:
         return same, ""
     weights = weights * clear
