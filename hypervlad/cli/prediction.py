@@ -157,6 +157,7 @@ def predict(
         on_error="skip",
         verbose=not (quiet or watch),
     )
+    digest = file_digest(model)  # of what was loaded, as watching may take long
     classes = classifier.classes_.tolist()
     sorter = None
     if sort_into is not None:
@@ -171,7 +172,7 @@ def predict(
             paths,
             output,
             root=root,
-            model=file_digest(model),
+            model=digest,
             coverage=coverage,
             max_error=max_error,
             sorter=sorter,
@@ -180,7 +181,7 @@ def predict(
         )
         echo(f"classified {counted(n_added, 'image')}: {output}")
         assert record is not None
-        write_record(record, prediction_record(classifier, file_digest(model)))
+        write_record(record, prediction_record(classifier, digest))
         if sorter is not None:
             _echo_sorted(sorter)
         if bad:
@@ -204,7 +205,7 @@ def predict(
         say(f"predictions of {counted(len(names), 'image')}: {output}")
     if record is not None:
         why = [each.reason for each in found.images.skipped]
-        write_record(record, prediction_record(classifier, file_digest(model), why))
+        write_record(record, prediction_record(classifier, digest, why))
     if sorter is not None:
         sorter.add(files, names_below, found)
         _echo_sorted(sorter)

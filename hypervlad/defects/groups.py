@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple, Self
 
@@ -53,9 +53,8 @@ def groups_of(grouped: GroupedImages) -> dict[str, Defects]:
     return {name: Defects.of(own) for name, own in grouped.rows.items() if name}
 
 
-def ratios_of(grouped: GroupedImages) -> dict[str, list[Ratio]]:
-    """Return by what factors groups differ, each two of them, by what differs."""
-    of = groups_of(grouped)
+def ratios_of(of: Mapping[str, Defects]) -> dict[str, list[Ratio]]:
+    """Return by what factors groups, by their names, differ, each two of them, by what differs."""
     numbers = {
         "defective area": {name: own.area for name, own in of.items()},
         "defective regions per image": {name: own.regions for name, own in of.items()},

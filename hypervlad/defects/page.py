@@ -153,7 +153,7 @@ class FindingsPage:
 
     def ratios(self) -> dict[str, list[Ratio]]:
         """Return by what factors groups differ, by what differs."""
-        return ratios_of(GroupedImages.of(self.rows))
+        return ratios_of(groups_of(GroupedImages.of(self.rows)))
 
     def pictures(self) -> list[Picture]:
         """Return the images with the highest scores, in order: fewer if outlines are long."""
@@ -249,8 +249,8 @@ class FindingsPage:
 
 def _groups_section(grouped: GroupedImages) -> parts.Section | None:
     """Return what groups have of defects, and how they differ; nothing without several groups."""
-    rows = []
-    for name, own in groups_of(grouped).items():
+    rows, groups = [], groups_of(grouped)
+    for name, own in groups.items():
         rows.append([name, thousands(own.n_images)])
         for (value, *ends), unit in ((own.called, " %"), (own.area, " %"), (own.regions, "")):
             rows[-1] += [number_text(value) + unit, interval_text(*ends)]
@@ -258,7 +258,7 @@ def _groups_section(grouped: GroupedImages) -> parts.Section | None:
     for title in ("Called anomalous", "Defective area", "Regions per image"):
         header += [title, "95 % interval"]
     copies = grouped.copies and capitalised(note_of_copies(grouped.copies, _IN_GROUP))
-    shown = parts.Table(header, rows), copies, _OF_GROUPS, *parts.ratios(ratios_of(grouped))
+    shown = parts.Table(header, rows), copies, _OF_GROUPS, *parts.ratios(ratios_of(groups))
     return parts.section("Groups", *shown) if rows else None
 
 

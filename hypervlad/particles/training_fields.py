@@ -115,9 +115,10 @@ class OutlinedFields:
             digests.append(digest.hexdigest())
             contrasts.append(brightness_of(grey)[1])
             self.faults.append(look_of(grey, outlines))
-            sample = Sample(grey, np.ones(grey.shape, bool), size, [])
-            if spots := faint_spots(sample, labels, None, MIN_AREA):
-                self.leave_out_faint |= bool(spots.missed(labels)[0])
+            if not self.leave_out_faint:  # one image with such spots is enough
+                sample = Sample(grey, np.ones(grey.shape, bool), size, [])
+                spots = faint_spots(sample, labels, None, MIN_AREA)
+                self.leave_out_faint = bool(spots and spots.missed(labels)[0])
             shapes.append(grey.shape)
             sizes.append(size)
             areas.append([int(outline.mask.sum()) for outline in outlines])
