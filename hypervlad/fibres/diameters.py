@@ -14,7 +14,7 @@ from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.progress import joined_notes
 from hypervlad.fibres.bundles import ribbons, several_wide, within_bundles
 from hypervlad.fibres.contrast import OF_FEW_LEVELS, Values, few_levels
-from hypervlad.fibres.kinds import fit_kinds, gap_around_median, kinds_around_median
+from hypervlad.fibres.kinds import fit_kinds, two_around_median
 from hypervlad.fibres.left_out import marked_places
 from hypervlad.fibres.places import (
     PROBABILITY,
@@ -86,8 +86,8 @@ _OF_PARALLEL = (
     "wide, as narrower ones lie within them, and are left out"
 )
 _OF_KINDS = (
-    "kinds of fibres around {:.3g} and {:.3g} {} have nearly the same length, so the median may be "
-    "of either, as the interval says; report the kinds"
+    "kinds of fibres around {:.3g} and {:.3g} {} have a similar length, and one may be missed "
+    "more, so the median may be of either, as the interval says; report the kinds"
 )
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
@@ -116,7 +116,7 @@ class FibreDiameters:
     interval : Interval
         95 % interval of the median, from the errors of medians of synthetic mats with as many and
         as uncertain places, as much cover, and diameters that differ as much; as wide as to the
-        medians of two kinds of fibres that have nearly the same length.
+        medians of two kinds of fibres of similar length, one of which may be missed more.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
@@ -411,7 +411,7 @@ def _result(
 def _between_kinds(result: FibreDiameters) -> FibreDiameters:
     """Widen the interval where chance may decide of which kind of fibres the median is."""
     diameters, lengths = result.of_fibres.T
-    around = kinds_around_median(result.modes) or gap_around_median(np.log(diameters), lengths)
+    around = two_around_median(np.log(diameters), lengths)
     if around is None:
         return result
     thinner, wider = around

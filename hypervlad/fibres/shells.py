@@ -44,7 +44,9 @@ _ALLOWED, _LEAST, _SPREAD = 0.1, 0.6, 0.05
 _CLEAR, _SMALL_REST = 2.0, 0.008
 _LEAST_WIDER = 1.1  # shells than what was measured
 _LEAST_THICK = 1.5  # standard deviations of the image's blur: what is thinner shows no two edges
-_WORSE = 0.5  # at most, that tubes explain fibres of dark rims; inverted rims fit them worse
+# At most, that tubes explain fibres of dark rims worse than bodies, and of bright rims, which solid
+# fibres have, too: these are explained worse, or by tubes hardly wider than what was measured.
+_WORSE = {-1: 0.5, 1: 0.0}
 _ERROR = 0.1  # of the logarithm of the diameter of such models
 # By how much flat bodies explain fibres in transmission better or worse than round ones, in
 # logarithms of residuals, from which on it shows which they are; else either answer is possible.
@@ -69,6 +71,10 @@ _OF_SHELLS = (
 _OF_TUBES = (
     "the fibres have pale middles and dark walls, as tubes in transmission: diameters are those of "
     "the outer edge, where the walls fade"
+)
+_PERHAPS_TUBES = (
+    "the fibres have dim middles and bright edges, as tubes in dark field, or solid fibres: "
+    "intervals contain the outer edge of tubes, too"
 )
 #: What is said of ribbons in transmission, and where round fibres may be ribbons.
 OF_RIBBONS = (
@@ -208,7 +214,9 @@ class WholeBodies:
         profiles = np.stack([_mean_profile(each) for _, each in of_fibres])
         wider, words = _outer_edges(profiles, found, long)
         if words and few_levels:
-            doubts.append((_PERHAPS_SHELLS, math.hypot(_ERROR, np.log(np.median(wider)))))
+            words = _PERHAPS_SHELLS
+        if words in (_PERHAPS_SHELLS, _PERHAPS_TUBES):
+            doubts.append((words, math.hypot(_ERROR, np.log(np.median(wider)))))
         elif words:
             outer = wider
             doubts.append((words, _ERROR))
@@ -280,6 +288,7 @@ def _of_flat_ones(profiles: FloatMap, long: LongFibres) -> tuple[Values, list[tu
 def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tuple[Values, str]:
     """Return the outer diameters of places over those found, and a note if they differ."""
     same, weights = np.ones(len(long.places)), long.lengths
+    least_thick = 2 * _LEAST_THICK * found.blur / float(np.median(long.places.diameter))
     body, _, _ = _bodies().fitted(profiles, lambda c: _within(c[:, 2], _HALO))
     rest, radii, cores = _shells().fitted(profiles, _is_shell)
     words, clear = _OF_SHELLS, rest < np.log(_MAX_REST)
@@ -290,13 +299,17 @@ def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tup
         evidence = better * abs(typical) / max((high - low) / 2, _SPREAD)
         fits = np.average(rest, weights=own) < np.log(_SMALL_REST)
         core = float(weighted_quantiles(cores, own, [0.5])[0])
-        thick = (1 - core) * np.exp(typical) * float(np.median(long.places.diameter)) / 2
-        is_thick = thick > _LEAST_THICK * found.blur
+        is_thick = (1 - core) * np.exp(typical) > least_thick
         shown = bool(is_thick and evidence > (_LEAST if fits else _CLEAR))
-    if not shown and found.sign < 0 and found.look == "rims":
+    if not shown and found.look == "rims":
         rest, radii, cores = _tubes().fitted(profiles, _is_body)
-        words, clear = _OF_TUBES, np.ones(len(long), bool)
-        shown = bool(np.average(rest - body, weights=weights) < _WORSE)
+        clear, worse = np.ones(len(long), bool), np.average(rest - body, weights=weights)
+        shown = bool(worse < _WORSE[int(found.sign)])
+        words = _OF_TUBES
+        if found.sign > 0:
+            words = _PERHAPS_TUBES
+            wide, hole = (weighted_quantiles(each, weights, [0.5])[0] for each in (radii, cores))
+            shown = shown and np.log(wide) > _ERROR and (1 - hole) * wide > least_thick
     if not shown:
         return same, ""
     weights = weights * clear

@@ -212,7 +212,7 @@ def test_from_a_folder_of_images_to_a_report_in_few_clicks(
     page.says("3 images: 2 nm per pixel")
     click("find")
     page.until(lambda: page.text("task-step") == "Particles are found.")
-    assert "e.png: not an image" in page.text("task-lines")
+    page.until(lambda: "e.png: not an image" in page.text("task-lines"))
     page.until(page.opened)
     assert page.text("progress") == "0 of 6 images done"
     assert "d/a.tif\n3 outlines" in page.text("list"), "with the folder, and the unit"
