@@ -28,7 +28,7 @@ from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_m
 from hypervlad.objects.measures import MEASURES, pixel_size_power
 from hypervlad.objects.particle import NOT_A_PARTICLE
 from hypervlad.objects.rules import met_and_unknown, without_measure
-from hypervlad.statistics.groups import NORMAL_FACTOR, Ratio
+from hypervlad.statistics.groups import NORMAL_FACTOR, Ratio, with_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +43,7 @@ _SOURCES = "fields", "finding", "classes"  # of uncertainty, in columns of count
 _NOISE = 1e-9  # of sums, below which an uncertainty is none
 _STRAY = 4  # pixels
 _AS_ONE = ", or count each as one: --set edges=leave_out (in Python, edges='leave_out')"
+_ALIKE = 0.5  # of the doubt of sizes: what is wrong alike in groups
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 
 
@@ -130,18 +131,24 @@ class FoundCounts(NamedTuple):
         """Return by what factor numbers of all particles differ between each two groups, by name.
 
         They are D50 by number, and particles per square micrometre if pixel sizes are known. What
-        errors of finding and of pixel sizes have in common in both groups is in the intervals, too.
+        errors of finding and of pixel sizes have in common in both groups is in the intervals, too,
+        but for half of the least doubt of sizes that a group has.
         """
         numbers = dict[str, dict[str, list[float]]]()
-        for group, (counts, sizes) in self.groups.items():
+        reaches = [self.particles[group].finding_reach(self.measure) for group in self.groups]
+        alike = _ALIKE * np.min(reaches, axis=0) if reaches else 0.0
+        for (group, (counts, sizes)), reach in zip(self.groups.items(), reaches, strict=True):
             samples = {field.sample for field in self.particles[group].fields}
             by_number = sizes[sizes["by"] == "number"]
             own = {"D50": (by_number, "d50"), "number per area": (counts, "per_um2")}
             for name, (table, column) in own.items():
-                ends = [table.iloc[-1][f"{column}{end}"] for end in ("", "_low", "_high")]
+                value, *ends = (table.iloc[-1][f"{column}{end}"] for end in ("", "_low", "_high"))
+                if name == "D50":
+                    doubts = np.expm1([reach - alike, reach])
+                    ends = [*with_error(ends[0], value, ends[1], *doubts)]
                 if len(samples) == 1 and samples != {None}:  # one sample is no group
-                    ends[1:] = math.nan, math.nan
-                numbers.setdefault(name, {})[group] = ends
+                    ends = [math.nan, math.nan]
+                numbers.setdefault(name, {})[group] = [value, *ends]
         return {
             name: [Ratio.between(one, other, of) for other, one in combinations(of, 2)]
             for name, of in numbers.items()

@@ -165,11 +165,16 @@ def _left_out_variance(whole: Values, without: Values) -> Values:
 
 
 def with_error(
-    low: ArrayLike, best: ArrayLike, high: ArrayLike, error: ArrayLike
+    low: ArrayLike,
+    best: ArrayLike,
+    high: ArrayLike,
+    error: ArrayLike,
+    instead_of: ArrayLike = 0.0,
 ) -> tuple[Values, Values]:
     """Widen the interval of a positive number by an independent error, a share within 95 %.
 
-    It may also be two: that below the number, and that above.
+    It may also be two: that below the number, and that above. It may replace one that the interval
+    contains.
 
     >>> low, high = with_error(90.0, 100.0, 110.0, 0.1)
     >>> round(float(low), 1), round(float(high), 1)
@@ -177,11 +182,15 @@ def with_error(
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no relative error
         ends = np.log(np.array([low, high], np.float64) / np.asarray(best, np.float64))
-        shares = np.broadcast_to(error, 2).reshape(2, *[1] * (ends.ndim - 1))
-        below, above = np.sqrt(ends**2 + np.log1p(shares) ** 2)
+        shares, replaced = (
+            np.broadcast_to(each, 2).reshape(2, *[1] * (ends.ndim - 1))
+            for each in (error, instead_of)
+        )
+        others = np.maximum(ends**2 - np.log1p(replaced) ** 2, 0)
+        below, above = np.sqrt(others + np.log1p(shares) ** 2)
         wide = np.exp([-below, above]) * best
     known = np.array([low, high], np.float64)
-    found = np.where(np.isfinite(wide) & (shares > 0), wide, known)
+    found = np.where(np.isfinite(wide) & (shares + replaced > 0), wide, known)
     return found[0], found[1]
 
 

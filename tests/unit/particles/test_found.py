@@ -433,6 +433,33 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
     assert {name: len(own.table) for name, own in result.particles.items()} == n_each | {"": 8}
 
 
+def test_ratios_of_groups_leave_out_what_finding_does_wrong_in_both(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed in range(8):
+        labels = np.zeros((160, 160), np.uint16)
+        for k, side in enumerate(rng.integers(8, 24, 25)):
+            top, left = np.array(divmod(k, 5)) * 30 + 4
+            labels[top : top + side, left : left + side] = k + 1
+        tifffile.imwrite(tmp_path / f"{seed}.tif", labels)
+    names = {"groups": [*"aaaabbbb"], "samples": [*"12345678"]}
+    found, _ = find(tmp_path / "found", tmp_path, tifffile.imread, **names)
+    table = pd.read_csv(found.path / "fields.csv")
+    table.loc[:, ["number_low", "number_high", "size_low", "size_high"]] = 0.5, 2.0, 0.8, 1.25
+    table.loc[:3, ["size_low", "size_high"]] = 0.6, 1.5  # of group a, which is doubted more
+    table.to_csv(found.path / "fields.csv", index=False)
+    result = FoundFolder(found.path).count()
+    doubts = {group: result.particles[group].finding_reach(result.measure) for group in "ab"}
+    squares = np.zeros(2)
+    for group, (_, sizes) in result.groups.items():
+        row = sizes.query("by == 'number'").iloc[-1]
+        ends = np.log(row[["d50_low", "d50_high"]].astype(float) / row["d50"]).to_numpy()
+        own = ends**2 - doubts[group] ** 2 + (doubts[group] - 0.5 * doubts["b"]) ** 2
+        squares += own[:: 1 if group == "b" else -1]
+    ((*_, value, interval),) = result.ratios()["D50"]
+    expected = value * np.exp([-1, 1] * np.sqrt(squares))
+    assert [interval.low, interval.high] == pytest.approx(expected)
+
+
 def test_marks_follow_outlines_that_have_other_numbers(found):
     found.count(leave_out={"a.png": [(12, 12), (62, 72)]})
     labels = found.outlines("a.png").label_image()
