@@ -79,6 +79,16 @@ def test_a_region_may_cross_zero_degrees_and_turn_slowly_through_any_angle():
     assert len(fraction_of_cells(angles, tolerance=np.deg2rad(14)).regions) == 12
 
 
+def test_windows_that_single_fibres_fill_are_noted():
+    drawn = {"diameter": 14, "cover": 0.5, "size": (320, 384), "random_state": 1}
+    (image,), _ = make_fibre_images(1, aligned=0, **drawn)
+    with pytest.warns(UserWarning, match=r"59% of windows of 32 px are aligned, 27% of those of 6"):
+        assert aligned_fraction(image).fraction == pytest.approx(0.59, abs=0.01)
+    aligned_fraction(image, window=96)  # of several widths
+    (image,), _ = make_fibre_images(1, aligned=1, **drawn)
+    assert aligned_fraction(image).fraction > 0.9
+
+
 def test_a_map_of_background_has_no_fraction():
     found = aligned_fraction_of_map(np.full((64, 64), np.nan))
     assert np.isnan([found.fraction, found.fibre_fraction]).all()
