@@ -54,7 +54,7 @@ def test_what_a_fault_does_to_numbers_is_said(fault):
 def test_faults_are_kept_in_tables_said_again_by_resumed_runs_and_shown(tmp_path):
     SCORER.fit(IMAGES).save(model := tmp_path / "m.hvlad")
     (images := tmp_path / "in").mkdir()
-    saturated = np.uint8(255 * FAULTS["saturated"][0](IMAGE[:160, :160]).clip(0, 1))
+    saturated = np.uint8(255 * FAULTS["saturated"][0](IMAGE[:128, :128]).clip(0, 1))
     for name, pixels in {"a.png": saturated, "b.png": saturated[::-1]}.items():
         Image.fromarray(pixels).save(images / name)
     for table, *command in (
