@@ -57,7 +57,7 @@ def test_facts_against_a_loop():
 
 def test_it_is_learnt_from_what_the_finder_says(tmp_path, capsys):
     out = tmp_path / "doubt.npz"
-    train_doubt.main(["--fields", "6", "--processes", "1", "--out", str(out)])
+    train_doubt.main(["--fields", "3", "--processes", "1", "--out", str(out)])
     assert capsys.readouterr().out.count(": (") == len(FACTS) + 1
     image, labels = train_doubt.drawn(2)
     assert len(Outlines.of_labels(np.maximum(labels, 0)))

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypervlad._version import __version__
 from hypervlad.app.database import Database, QueueError
@@ -28,6 +28,9 @@ from hypervlad.images.files import file_stamp
 from hypervlad.images.metadata import are_plausible, nanometres_of
 from hypervlad.images.reading import SIZE_TOLERANCE, relative_names
 from hypervlad.pages.numbers import number_text
+
+if TYPE_CHECKING:
+    from hypervlad.images.scale_labels import LabelReader
 
 #: The table of the sizes that people have given, which commands read.
 SIZES = "pixel_sizes.csv"
@@ -171,8 +174,9 @@ class Scales:
     def _look(self, file: Path, name: str, stamp: str) -> _Look:
         from hypervlad.folders.scale_page import find_scales  # not above: importing it takes long
 
+        read_label = self._read_label if _CAN_READ else None
         options = ReadOptions(page=0)
-        found = find_scales([file], names=[name], read_label=self._read_label, read_options=options)
+        found = find_scales([file], names=[name], read_label=read_label, read_options=options)
         each = next(found)
         if isinstance(each, ImageReadError):
             return _Look(stamp, self._in_words(each))
@@ -183,11 +187,14 @@ class Scales:
         known = each.stated, bar, each.label, each.proposed, remark
         return _Look(stamp, "", [*each.shape], *known)  # as those that were kept
 
+    def _read_label(self, *of_bar: Any) -> str:
+        return self._label_reader(*of_bar)
+
     @cached_property
-    def _read_label(self) -> Any:
+    def _label_reader(self) -> LabelReader:
         from hypervlad.images.scale_labels import new_label_reader
 
-        return new_label_reader() if _CAN_READ else None
+        return new_label_reader()  # at the first bar: it takes seconds
 
     # --- what is known ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 from PIL import Image
+from support.few_crops import few_crops
 from support.forked_commands import fork_commands
 from support.review_queues import Served
 from support.waiting import wait_until
@@ -31,12 +32,17 @@ def write_found(root, *more, pixel_size=2.0):
     return root / "found"
 
 
+def fork_with_few_crops():
+    with few_crops():
+        fork_commands()
+
+
 class App(Served):
     """``hypervlad app`` of a folder; `version` is that of the image that was asked for last."""
 
     def __init__(self, folder, **options):
         self.version, self.clicks = 0, 0
-        super().__init__(folder, **{"before": fork_commands} | options)
+        super().__init__(folder, **{"before": fork_with_few_crops} | options)
 
     def image(self, image=1):
         shown = self.post("outlines", image=image)

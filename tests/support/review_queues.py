@@ -135,7 +135,8 @@ def change(folder, statement, *values):
 
 # A process that has imported what a server needs, which takes seconds, and is forked for each.
 _FORKING = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-_FORKING.set_forkserver_preload([__name__, "support.commands", "flask", "jinja2", "waitress"])
+_OTHERS = "flask", "jinja2", "waitress", "tifffile", "typer._adapters"
+_FORKING.set_forkserver_preload([__name__, "support.commands", *_OTHERS])
 
 
 def _start_forking():

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from support.waiting import PATIENCE
+from support.waiting import wait_until
 
 from hypervlad.apps.review import Queue
 
@@ -47,13 +47,16 @@ class Page:
         return not self.find(name).is_displayed()
 
     def until(self, true):
-        from selenium.common.exceptions import StaleElementReferenceException
-        from selenium.webdriver.support.ui import WebDriverWait
+        from selenium.common.exceptions import NoSuchElementException as NotYet
+        from selenium.common.exceptions import StaleElementReferenceException as Replaced
+
+        def is_so():
+            # What is looked at may be replaced at any moment, such as one picture by a larger one.
+            with contextlib.suppress(NotYet, Replaced):
+                return true()
 
         self.front()
-        # What is looked at may be replaced at any moment, such as one picture by a larger one.
-        wait = WebDriverWait(self.browser, PATIENCE, 0.02, [StaleElementReferenceException])
-        wait.until(lambda _: true())
+        wait_until(is_so, "the page")
 
     def says(self, words):
         self.until(lambda: words in self.text("status"))

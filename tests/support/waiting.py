@@ -17,5 +17,5 @@ def wait_until(condition, what):
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {PATIENCE:.0f} s for {what}")
-        time.sleep(pause := min(1.1 * pause, 0.1))  # what is asked costs time, too
+        time.sleep(pause := min(1.3 * pause, 0.1))  # what is asked costs time, too
     return found

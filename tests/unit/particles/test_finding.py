@@ -222,7 +222,7 @@ def test_hot_and_dead_pixels_and_lines_hide_no_particle():
     """In 16 bits, of which the image uses few hundred levels."""
     image = np.round(1000 + 100 * field("bright", noise=0.01)[0]).astype(np.uint16)
     expected = np.asarray(find_particles(image))
-    places = (3, 5), (30, 40), (40, 40), np.s_[35], np.s_[:, 50]
+    places = ([3, 30, 40], [5, 40, 40]), np.s_[35], np.s_[:, 50]
     for place, level in itertools.product(places, (65535, 5000, 0)):
         changed = image.copy()
         changed[place] = level

@@ -75,7 +75,18 @@ def images(tmp_path_factory):
     return root
 
 
-def find(folder, images, outline=find_particles, **options):
+ONCE = {}
+
+
+def find_once(image, **polarity):
+    """Find particles, which takes long, once in each image, of which there are copies."""
+    key = image.read_bytes(), *polarity.values()
+    if key not in ONCE:
+        ONCE[key] = find_particles(image, **polarity)
+    return ONCE[key]
+
+
+def find(folder, images, outline=find_once, **options):
     files = sorted(file for file in images.rglob("*.*") if file.suffix in (".png", ".tif"))
     return find_in_images(folder, files, outline, root=images, **{"pixel_size": 5.0, **options})
 

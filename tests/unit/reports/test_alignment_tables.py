@@ -26,7 +26,8 @@ def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path):
     for given, expected in GIVEN.items():
         directions.append(Interval(*np.deg2rad(given)))
         out = tmp_path / str(given[0])
-        assert write_alignment(out, Known(window=np.int64(16)), images, ["a", "b"]) == []
+        known = Known(window=np.int64(16))
+        assert write_alignment(out, known, images, ["a", "b"], figures=given == (-5, 5)) == []
         row, _ = commands.rows_of(out / "alignment.csv")
         found = [float(row[name.format(end)]) for name in names for end in ("low", "high")]
         assert found == pytest.approx([*expected, 0.2, 0.4, *np.rad2deg([0.2, 1.6])], rel=1e-4)

@@ -43,7 +43,7 @@ def fields():
 
 @pytest.fixture(scope="module", autouse=True)
 def small_crops():
-    with few_crops():
+    with few_crops(side=48):
         yield
 
 
@@ -152,7 +152,8 @@ def test_particles_unlike_those_of_training_are_noted():
 
     disc, bar = rows**2 + columns**2 < 64, (abs(rows) < 4) & (abs(columns) < 13)
     images, outlines = zip(*(field(disc, seed=seed) for seed in range(4)), strict=True)
-    model = new_segmenter(n_epochs=8).fit(images, outlines, groups=FEW[:4])
+    with few_crops():
+        model = new_segmenter(n_epochs=8).fit(images, outlines, groups=FEW[:4])
     for given, expected in (
         (field(disc), "^$"),
         (field(bar), "elongation"),
