@@ -31,7 +31,6 @@ class _Run:
     facts: dict[Sentence, dict[str, Any]] = field(default_factory=dict)
 
 
-_lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
 _run: ContextVar[_Run | None] = ContextVar("run", default=None)
 _noted: ContextVar[tuple[str | None, list[str]]] = ContextVar("noted")
 #: Between the notes of an image, and those of several images.
@@ -196,25 +195,40 @@ def is_announced() -> bool:
     return _run.get() is not None
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+def shared_by_threads(
+    make: Callable[[], contextlib.AbstractContextManager[Any]],
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return a context for a setting of the process, in which several threads may be.
+
+    The first one enters what is made, and the last one leaves it, which restores what was before.
+    """
+    lock, entered, n_inside = threading.Lock(), contextlib.ExitStack(), 0
+
+    @contextlib.contextmanager
+    def shared() -> Iterator[None]:
+        nonlocal n_inside
+        with lock:
+            if not n_inside:
+                entered.enter_context(make())
+            n_inside += 1
+        try:
+            yield
+        finally:
+            with lock:
+                n_inside -= 1
+                if not n_inside:
+                    entered.close()
+
+    return shared
+
+
+@shared_by_threads
+def one_blas_thread() -> Any:
     """Compute matrix products of NumPy and SciPy in one thread, for small ones.
 
-    On a busy machine, two threads spent ten times as long waiting for each other. The limit is the
-    process's: of several threads, the last one restores what was before.
+    On a busy machine, two threads spent ten times as long waiting for each other.
     """
-    global _n_limited
-    with _lock:
-        if not _n_limited:
-            _limit.enter_context(_thread_pools().limit(limits=1, user_api="blas"))
-        _n_limited += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _n_limited -= 1
-            if not _n_limited:
-                _limit.close()
+    return _thread_pools().limit(limits=1, user_api="blas")
 
 
 @functools.cache
