@@ -436,7 +436,7 @@ def evaluate_defects(
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
-    with announced(len(images)):
+    with announced():
         bar = ProgressBar(given, total=len(names), unit="image", shown=progress)
         for i, (image, mask, name) in enumerate(bar):
             try:

@@ -334,7 +334,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         loader, report = replace(self.loader(), with_faults=with_faults), ReadReport(len(images))
         load = functools.partial(loader.load, find=None if cache is None else cache.find)
         loaded = loader.stream(images, "encoding", load, report)
-        with announced(len(images)):
+        with announced():
             return encode_loaded(loaded, report, loader, compute, self.n_features_out_, cache)
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:

@@ -197,7 +197,7 @@ class AlignmentClassifier(ImageEstimator):
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
-        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced():
             tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
                 fit_tiled_codebook,
@@ -295,7 +295,7 @@ class AlignmentClassifier(ImageEstimator):
             return float(found.fraction)
 
         outcomes = read_in_order(enumerate(images), fraction)
-        with announced(len(images)):
+        with announced():
             for position, found in raise_or_skip(outcomes, len(images), skip=skip):
                 fractions[position] = found
         return fractions
@@ -310,7 +310,7 @@ class AlignmentClassifier(ImageEstimator):
         loader, convert = self.encoder_.loader(), _grey_reader(options)
         reader = WindowReader(loader, self.window_, convert, self.annotations)
         correct = []
-        with announced(len(images)):
+        with announced():
             for position, image in reader.stream(images, "windows"):
                 known = labels.of_windows(position, image, self.window_)
                 proba = self._proba(image, TileGrid.over(image.shape, self.window_))

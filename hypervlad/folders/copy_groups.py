@@ -182,7 +182,7 @@ def _looks(
         return micrograph.digest, None if is_small or exact_only else make_thumbnail(pixels)
 
     digests, thumbnails = list[str](), list[Thumbnail | None]()
-    with warnings.catch_warnings(), announced(len(images)):
+    with warnings.catch_warnings(), announced():
         warnings.simplefilter("ignore")
         outcomes = read_in_order(enumerate(images), look, N_READERS)
         shown = ProgressBar(outcomes, "Reading", total=len(images), unit="image", shown=verbose)
