@@ -193,7 +193,7 @@ def _found(
     """Return what was found in an image, its features, and what is known of its layer."""
     pixels, name, size = _pixels_of(image), image[1]["name"], nm or _pixel_size_of(image)
     options = ReadOptions(pixel_size=size)
-    with announced(1), errors_of(name):
+    with announced(), errors_of(name):
         if what == "fibres":
             found = find_fibres(pixels, polarity=polarity, min_length=length, read_options=options)
             if found.do_overlap:

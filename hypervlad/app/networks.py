@@ -153,7 +153,7 @@ def _preview(
     from hypervlad.particles.finding import find_particles
     from hypervlad.particles.polarity import SURE
 
-    with noted(path.name) as notes, announced(1), TemporaryDirectory() as folder:
+    with noted(path.name) as notes, announced(), TemporaryDirectory() as folder:
         if part is not None:
             path, options = write_part(path, part, Path(folder), options), ReadOptions(page=0)
         found = find_particles(path, **finder, read_options=options)

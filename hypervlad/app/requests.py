@@ -56,7 +56,10 @@ def check_request(request: Request, token: str, port: int, limit: int) -> None:
         abort(404, "no such page: use the link that the command printed")
     # Old browsers do not say where a request comes from.
     is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
-    if not (is_from_here or _opens_page(request)):
+    asked = request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")
+    # A person may have followed the link, for example in a terminal.
+    opens_page = request.method == "GET" and asked == ("navigate", "document")
+    if not (is_from_here or opens_page):
         abort(403, "requests from other pages are refused")
     if request.method != "POST":
         return
@@ -68,12 +71,6 @@ def check_request(request: Request, token: str, port: int, limit: int) -> None:
     limit = MAX_SAVED_BODY if is_long else limit
     if (request.content_length or 0) > limit:
         abort(413, f"a request has at most {limit} bytes")
-
-
-def _opens_page(request: Request) -> bool:
-    """Return whether a person has followed the link, for example in a terminal."""
-    asked = (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest"))
-    return request.method == "GET" and asked == ("navigate", "document")
 
 
 def body_of(fields: Mapping[str, type]) -> dict[str, Any]:

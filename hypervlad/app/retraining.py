@@ -109,19 +109,6 @@ class Comparison:
         return lines
 
 
-@dataclass(frozen=True)
-class DoubtfulCounts:
-    """How many of the images without a person's label are doubtful, before and after."""
-
-    n_images: int
-    before: int
-    after: int
-
-    def __str__(self) -> str:
-        images = f"{counted(self.n_images, 'image')} without a manual label"
-        return f"uncertain among {images}: {self.before} before, {self.after} now"
-
-
 def gather(
     queue: Queue, data: Bunch, *, groups: str | Path | None, model: MicrographClassifier
 ) -> Material:
@@ -250,12 +237,13 @@ def requeue(
     material: Material,
     model_file: str | Path,
     *,
-    write: bool = True,
-    progress: Callable[[int], Any] | None = None,
-) -> DoubtfulCounts:
+    write: bool,
+    progress: Callable[[int], Any] | None,
+) -> str:
     """Judge the images without a person's label by a new model, and with `write` update the queue.
 
-    The encoder of the model needs ``on_error="skip"``.
+    Return in words how many of them are doubtful, before and after. The encoder of the model needs
+    ``on_error="skip"``.
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
@@ -272,16 +260,15 @@ def requeue(
             _with_files(model, material),
             model_facts(model, model_file),
         )
-    return DoubtfulCounts(
-        n_images=len(images),
-        before=sum(image.doubtful for image in images),
-        after=sum(
-            image.image in in_doubt
-            or image.skipped
-            or (image.doubtful and image.image in unread)  # as before
-            for image in images
-        ),
+    before = sum(image.doubtful for image in images)
+    after = sum(
+        image.image in in_doubt
+        or image.skipped
+        or (image.doubtful and image.image in unread)  # as before
+        for image in images
     )
+    of = f"{counted(len(images), 'image')} without a manual label"
+    return f"uncertain among {of}: {before} before, {after} now"
 
 
 def remaining(queue: Queue) -> list[LabelledImage]:

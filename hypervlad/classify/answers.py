@@ -137,7 +137,7 @@ class Classification:
     @property
     def differences(self) -> tuple[str, ...]:
         """How files differ from the training images: type of pixels, size, and faults."""
-        return tuple(sentence(facts, len(self.proba)) for sentence, facts in self.doubts.items())
+        return tuple(sentence(facts) for sentence, facts in self.doubts.items())
 
     @property
     def notes(self) -> list[str]:
@@ -151,7 +151,7 @@ class Classification:
     def warn(self) -> EncodedImages:
         """Warn of skipped and blank images, as these do, and of `differences`; return `images`."""
         self.images.warn()
-        warn_of_images(self.doubts, len(self.proba))
+        warn_of_images(self.doubts)
         return self.images
 
 

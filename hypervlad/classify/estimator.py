@@ -209,7 +209,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             seed = int(seed.randint(2**31 - 1))
         encoder = self._new_part("encoder", seed, particles=all(map(is_particle, data.images)))
         learner = self._new_part("boosting", seed)
-        with announced(len(data.images)):
+        with announced():
             fitted = fit_parts(
                 encoder, learner, data, seed, calibrate=self.calibrate, verbose=bool(self.verbose)
             )
@@ -394,7 +394,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             self._fitted_held_out(_SETS).warn_of_sets(coverage)
         size = chunk_size or len(images)
         chunks, tables = [], []
-        with announced(len(images)):
+        with announced():
             for start in range(0, len(images), size):
                 encoded = self.encoder_.encode(images[start : start + size])
                 tables.append(
@@ -485,7 +485,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Encode images, and warn of those that cannot be read, are blank, or differ."""
         images = check_image_list(images)
         encoded = self.encoder_.encode(images).warn()
-        warn_of_images(self._doubts(images, encoded)[0], len(encoded.info))
+        warn_of_images(self._doubts(images, encoded)[0])
         return encoded
 
     def _doubts(

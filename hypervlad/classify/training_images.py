@@ -344,7 +344,7 @@ class ImageFormats(UsualFaults):
         yield from self.effects(found.without_looks() if is_far and not of_size else found, effects)
 
 
-def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], _n_images: int) -> str:
+def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]]) -> str:
     known = next(iter(facts.values()))[1]
     return (
         f"pixels of another type than in all training images ({', '.join(known)}): "
@@ -353,9 +353,7 @@ def _of_another_type(facts: Mapping[str, tuple[str, tuple[str, ...]]], _n_images
     )
 
 
-def _of_another_size(
-    then: str, facts: Mapping[str, tuple[Any, tuple[int, int]]], _n_images: int
-) -> str:
+def _of_another_size(then: str, facts: Mapping[str, tuple[Any, tuple[int, int]]]) -> str:
     _, (shortest, longest) = next(iter(facts.values()))
     known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     each = [f"{name} ({height} x {width})" for name, ((height, width), _) in facts.items()]

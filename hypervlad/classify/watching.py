@@ -257,7 +257,7 @@ def classify_as_they_appear(
         for sentence, facts in found.doubts.items():
             if sentence not in warned:
                 later = "the column note has those of later images"
-                warn(f"{sentence(facts, len(found.proba))}; {later}")
+                warn(f"{sentence(facts)}; {later}")
         warned.update(found.doubts)
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from itertools import islice
 from typing import Annotated, Any
 
@@ -21,16 +22,14 @@ import typer
 import typer.core
 
 from hypervlad._version import __version__
+from hypervlad.cli import defects, particles, review
 from hypervlad.cli.classification import check, evaluate, explain, info, suspects
-from hypervlad.cli.defects import defects
 from hypervlad.cli.extraction import cache, extract, scale, workbook
 from hypervlad.cli.fibres import align, align_train, diameters
-from hypervlad.cli.messages import echo
+from hypervlad.cli.messages import echo, plain_errors
 from hypervlad.cli.options import EPILOG, Common, OnError, use_common
-from hypervlad.cli.particles import particles
 from hypervlad.cli.prediction import predict
 from hypervlad.cli.report import report
-from hypervlad.cli.review import correct, review
 from hypervlad.cli.training import demo, train
 from hypervlad.common.progress import READ_BY_PROGRAM
 from hypervlad.common.tables import decimal_commas
@@ -137,15 +136,35 @@ def _root(
     context.with_resource(decimal_commas(decimal_comma))
 
 
+def _add(group: typer.Typer, command: Callable[..., None], name: str | None = None) -> None:
+    group.command(name, epilog=EPILOG)(plain_errors(command))
+
+
+_GROUPS: dict[str, tuple[Any, ...]] = {
+    "defects": (
+        "Find defects: train on defect-free images, score others, compare maps with masks.",
+        *(defects.fit, defects.score, defects.evaluate),
+    ),
+    "particles": (
+        "Outline particles of images, classify, count and measure them.",
+        *(particles.train, particles.find, particles.classify, particles.count),
+    ),
+    "review": (
+        "Review uncertain images: queue them, label them in 'hypervlad app', retrain the model.",
+        *(review.start, review.export, review.retrain),
+    ),
+}
 for _command in (
     *(train, predict, explain, evaluate, suspects, extract, align, align_train, diameters),
     *(check, demo, info, report, scale, cache, workbook),
 ):
-    app.command(epilog=EPILOG)(_command)
-app.command("app", epilog=EPILOG)(correct)
-app.add_typer(defects)
-app.add_typer(particles)
-app.add_typer(review)
+    _add(app, _command)
+_add(app, review.correct, "app")
+for _name, (_meaning, *_commands) in _GROUPS.items():
+    _group = typer.Typer(name=_name, no_args_is_help=True, rich_markup_mode=None, help=_meaning)
+    for _command in _commands:
+        _add(_group, _command)
+    app.add_typer(_group)
 
 
 def main() -> None:

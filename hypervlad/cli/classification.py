@@ -20,7 +20,7 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say, warn
+from hypervlad.cli.messages import echo, hint_at_bad_files, report_left_out, say, warn
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
@@ -29,7 +29,6 @@ from hypervlad.folders.outputs import check_file, check_table
 _MAX_EXPLAINED = 24
 
 
-@plain_errors
 def explain(
     model: option.ModelPath,
     paths: option.Images,
@@ -102,7 +101,6 @@ def explain(
     report_left_out(bad, len(files))
 
 
-@plain_errors
 def evaluate(
     model: option.ModelPath,
     folder: option.Labelled,
@@ -158,7 +156,6 @@ def evaluate(
         echo(line)
 
 
-@plain_errors
 def check(
     folder: option.Labelled,
     other: Annotated[
@@ -221,7 +218,6 @@ def check(
         raise typer.Exit(1)
 
 
-@plain_errors
 def info(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="Model file, whichever command wrote it.")
@@ -247,7 +243,6 @@ def info(
         echo(f"{name + ':':{width}}{value}")
 
 
-@plain_errors
 def suspects(model: option.ModelPath, output: option.TableToWrite = None) -> None:
     """List training images whose label is probably wrong, the most suspect first.
 

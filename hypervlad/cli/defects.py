@@ -10,7 +10,7 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, report_left_out, say
 from hypervlad.common.progress import by_reader
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.folders.outputs import check_file, check_folders, check_model
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from hypervlad.defects.estimator import PatchDefectScorer
     from hypervlad.images import PixelSizes
 
-defects = typer.Typer(
-    name="defects",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Find defects: train on defect-free images, score others, compare maps with masks.",
-)
-
 _MASKS = typer.Option(
     metavar="DIR",
     help="Folder of masks (defects white on black), each named like its image, or masks.json as "
@@ -33,8 +26,6 @@ _MASKS = typer.Option(
 )
 
 
-@defects.command(epilog=option.EPILOG)
-@plain_errors
 def fit(
     paths: option.Images,
     output: option.ModelToWrite,
@@ -121,8 +112,6 @@ Threshold = Annotated[
 ]
 
 
-@defects.command(epilog=option.EPILOG)
-@plain_errors
 def score(
     model: ScorerPath,
     paths: option.Images,
@@ -215,8 +204,6 @@ def score(
     report_left_out(written.left_out, len(files))
 
 
-@defects.command(epilog=option.EPILOG)
-@plain_errors
 def evaluate(
     model: ScorerPath,
     paths: option.Images,

@@ -17,14 +17,13 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
+from hypervlad.cli.messages import echo, report_left_out, say, warn
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.wording import counted, name_some
 from hypervlad.common.workbooks import is_workbook, workbook_of
 from hypervlad.folders.outputs import check_file, check_page, check_table
 
 
-@plain_errors
 def extract(
     folder: Annotated[
         Path,
@@ -121,7 +120,6 @@ def extract(
         )
 
 
-@plain_errors
 def cache(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder given to --cache or memory=.")
@@ -151,7 +149,6 @@ def cache(
     echo(f"{folder}: {counted(usage.n_entries, 'entry')}, {usage.n_bytes / 1e6:.1f} MB")
 
 
-@plain_errors
 def scale(
     paths: option.Images,
     output: option.TableToWrite = None,
@@ -255,7 +252,6 @@ def scale(
     report_left_out(bad, len(files))
 
 
-@plain_errors
 def workbook(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATHS", help="Folders of results, or tables (CSV).")

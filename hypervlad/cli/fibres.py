@@ -10,12 +10,11 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import groups_of, images_in, load_model, masks_of, names_of, own_pixel_size
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, report_left_out, say
+from hypervlad.cli.messages import echo, hint_at_bad_files, report_left_out, say
 from hypervlad.common.wording import counted, percent
 from hypervlad.folders.outputs import check_folders, check_model
 
 
-@plain_errors
 def align(
     paths: option.Images,
     output: option.FolderToWrite,
@@ -124,7 +123,6 @@ def align(
     report_left_out(bad, len(files))
 
 
-@plain_errors
 def align_train(
     paths: option.Images,
     output: option.ModelToWrite,
@@ -188,7 +186,6 @@ def align_train(
     )
 
 
-@plain_errors
 def diameters(
     paths: option.Images,
     output: option.FolderToWrite,

@@ -24,19 +24,12 @@ from hypervlad.cli.files import (
     own_pixel_size,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, plain_errors, report_left_out, say, warn
+from hypervlad.cli.messages import echo, report_left_out, say, warn
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
 if TYPE_CHECKING:
     from hypervlad.images.sample import Annotations
-
-particles = typer.Typer(
-    name="particles",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Outline particles of images, classify, count and measure them.",
-)
 
 Format = StrEnum("Format", ["COCO", "GEOJSON", "ROI"])
 
@@ -54,8 +47,6 @@ Formats = Annotated[
 ]
 
 
-@particles.command(epilog=option.EPILOG)
-@plain_errors
 def train(
     images: Annotated[
         str,
@@ -133,8 +124,6 @@ def train(
     echo(f"model: {output}")
 
 
-@particles.command(epilog=option.EPILOG)
-@plain_errors
 def find(
     paths: Annotated[
         list[str],
@@ -274,8 +263,6 @@ def find(
     report_left_out(left_out, len(files))
 
 
-@particles.command(epilog=option.EPILOG)
-@plain_errors
 def classify(
     model: Annotated[
         Path,
@@ -316,8 +303,6 @@ def classify(
     echo(f"found: {folder.path}")
 
 
-@particles.command(epilog=option.EPILOG)
-@plain_errors
 def count(
     found: FoundPath,
     output: option.TableToWrite = None,

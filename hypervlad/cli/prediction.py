@@ -22,7 +22,7 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, plain_errors, say, warn
+from hypervlad.cli.messages import echo, say, warn
 from hypervlad.common.files import file_digest
 from hypervlad.common.progress import can_print
 from hypervlad.common.wording import counted, name_some
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hypervlad.classify.sorting import ImageSorter
 
 
-@plain_errors
 def predict(
     model: option.ModelPath,
     paths: option.Images,

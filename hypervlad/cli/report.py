@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hypervlad.cli import options as option
-from hypervlad.cli.messages import echo, plain_errors
+from hypervlad.cli.messages import echo
 from hypervlad.common.wording import warn_user
 from hypervlad.folders.outputs import check_folders
 
@@ -23,7 +23,6 @@ _RESULTS = {
 }
 
 
-@plain_errors
 def report(
     folder: Annotated[
         Path,

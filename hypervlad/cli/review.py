@@ -28,7 +28,7 @@ from hypervlad.cli.files import (
     own_pixel_size,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, fitting, plain_errors, say
+from hypervlad.cli.messages import echo, fitting, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
 from hypervlad.common.wording import counted, reason_of
 from hypervlad.folders.outputs import check_folders, check_model, check_table
@@ -36,13 +36,6 @@ from hypervlad.folders.outputs import check_folders, check_model, check_table
 if TYPE_CHECKING:
     from hypervlad.app.project import Project
     from hypervlad.app.store import Queue
-
-review = typer.Typer(
-    name="review",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Review uncertain images: queue them, label them in 'hypervlad app', retrain the model.",
-)
 
 
 class LabelSource(StrEnum):
@@ -62,8 +55,6 @@ QueueFolder = Annotated[
 _PAGE_NEEDS = ("flask", "waitress", "roifile", "xlsxwriter")
 
 
-@review.command(epilog=option.EPILOG)
-@plain_errors
 def start(
     model: option.ModelPath,
     paths: Annotated[
@@ -144,7 +135,6 @@ def start(
         )
 
 
-@plain_errors
 def correct(
     folder: Annotated[
         Path | None,
@@ -292,8 +282,6 @@ def _window() -> None:
         sys.exit(reason_of(error))
 
 
-@review.command(epilog=option.EPILOG)
-@plain_errors
 def export(
     queue: QueueFolder,
     output: Annotated[
@@ -348,8 +336,6 @@ def export(
     echo(f"labels: {output}")
 
 
-@review.command(epilog=option.EPILOG)
-@plain_errors
 def retrain(
     queue: QueueFolder,
     training: Annotated[

@@ -10,7 +10,7 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.files import check_cache, check_report, labelled_images, own_pixel_size
-from hypervlad.cli.messages import echo, fitting, plain_errors, say, warn
+from hypervlad.cli.messages import echo, fitting, say, warn
 from hypervlad.common.wording import counted, verb
 from hypervlad.folders.outputs import check_model
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hypervlad.classify.estimator import MicrographClassifier
 
 
-@plain_errors
 def train(
     folder: option.Labelled,
     output: option.ModelToWrite,
@@ -178,7 +177,6 @@ def _fit(
     echo(f"model: {output}")
 
 
-@plain_errors
 def demo(
     output: Annotated[Path, option.output("DIR", "Folder for the model and the report.")] = Path(
         "demo-report"

@@ -1,4 +1,4 @@
-"""A call: how many images it has, what it says of them, what it writes, and its threads.
+"""A call: what it says of its images, what it writes, and its threads.
 
 Services and pythonw have no stderr, or a closed one.
 """
@@ -14,25 +14,17 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tqdm.auto import tqdm
 
 from hypervlad.common.wording import name_some, warn_user
 
-#: From facts by the names of images, and how many images a call has, to a sentence.
-Sentence: TypeAlias = Callable[[Mapping[str, Any], int], str]
+#: From facts by the names of images to a sentence.
+Sentence: TypeAlias = Callable[[Mapping[str, Any]], str]
 
-
-@dataclass
-class _Run:
-    n_images: int
-    facts: dict[Sentence, dict[str, Any]] = field(default_factory=dict)
-
-
-_lock, _n_limited, _limit = threading.Lock(), 0, contextlib.ExitStack()
-_run: ContextVar[_Run | None] = ContextVar("run", default=None)
+#: Of the announced block, the facts by the names of images.
+_facts: ContextVar[dict[Sentence, dict[str, Any]] | None] = ContextVar("facts", default=None)
 _noted: ContextVar[tuple[str | None, list[str]]] = ContextVar("noted")
 #: Between the notes of an image, and those of several images.
 BESIDES = ". Besides, "
@@ -84,30 +76,29 @@ class ProgressBar(tqdm):
 
 
 @contextlib.contextmanager
-def announced(n_images: int) -> Iterator[None]:
-    """Announce how many images the block has to do with; calls inside it do not change that.
+def announced() -> Iterator[None]:
+    """Announce one call for several images: it warns of all of them at its end, as a whole.
 
     Not for generators, whose callers would be in the block, too.
 
-    >>> with announced(1000), announced(1):
+    >>> with announced(), announced():
     ...     is_announced()
     True
     >>> is_announced()
     False
     """
-    if _run.get() is not None:
+    if is_announced():
         yield
         return
-    run = _Run(n_images)
-    token = _run.set(run)
+    facts = dict[Sentence, dict[str, Any]]()
+    token = _facts.set(facts)
     try:
         yield
     finally:
-        _run.reset(token)
-    for sentence, facts in run.facts.items():
+        _facts.reset(token)
+    for sentence, each in facts.items():
         # Threads come to images in any order; numbers in names count, as in "image 10 of the list".
-        in_order = {name: facts[name] for name in sorted(facts, key=_in_parts)}
-        warn_user(sentence(in_order, max(n_images, len(facts))))
+        warn_user(sentence({name: each[name] for name in sorted(each, key=_in_parts)}))
 
 
 def _in_parts(name: str) -> list[str | int]:
@@ -119,20 +110,20 @@ def warn_of_image(sentence: Sentence, name: str, fact: Any, *, is_noted: bool = 
 
     If `is_noted`, the block that `noted` begins collects it, too.
     """
-    run, (own_name, notes) = _run.get(), _noted.get((None, []))
+    facts, (own_name, notes) = _facts.get(), _noted.get((None, []))
     name = own_name or name
     if is_noted:
         notes.append(note_of(sentence, fact))
-    if run is None:
-        warn_user(sentence({name: fact}, 1))
+    if facts is None:
+        warn_user(sentence({name: fact}))
     else:
-        facts = run.facts.setdefault(sentence, {})
-        facts[name] = joined_notes([facts.get(name), fact]) if sentence is _doubts else fact
+        each = facts.setdefault(sentence, {})
+        each[name] = joined_notes([each.get(name), fact]) if sentence is _doubts else fact
 
 
-def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]], n_images: int) -> None:
+def warn_of_images(facts: Mapping[Sentence, Mapping[str, Any]]) -> None:
     """Warn of several images, in one sentence of each kind."""
-    with announced(n_images):
+    with announced():
         for sentence, of_images in facts.items():
             for name, fact in of_images.items():
                 warn_of_image(sentence, name, fact)
@@ -151,7 +142,7 @@ def noted(name: str | None = None) -> Iterator[list[str]]:
 
 def note_of(sentence: Sentence, fact: Any) -> str:
     """Return a sentence as the note of an image in a table, without its name."""
-    return str(fact) if sentence is _doubts else sentence({_THIS_IMAGE: fact}, 1)
+    return str(fact) if sentence is _doubts else sentence({_THIS_IMAGE: fact})
 
 
 def joined_notes(notes: Iterable[str | None], but: str | None = None) -> str:
@@ -184,37 +175,51 @@ def note_doubt(name: str, note: str) -> None:
 
 def forget_doubt(name: str) -> str:
     """Say nothing of what was doubtful about an image, which is looked at once more; return it."""
-    run = _run.get()
-    return "" if run is None else run.facts.get(_doubts, {}).pop(name, "")
+    return str((_facts.get() or {}).get(_doubts, {}).pop(name, ""))
 
 
-def _doubts(notes: Mapping[str, str], _n_images: int) -> str:
+def _doubts(notes: Mapping[str, str]) -> str:
     return BESIDES.join(sentences_of(notes))
 
 
 def is_announced() -> bool:
-    return _run.get() is not None
+    return _facts.get() is not None
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+def shared_by_threads(
+    make: Callable[[], contextlib.AbstractContextManager[Any]],
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return a context for a setting of the process, in which several threads may be.
+
+    The first one enters what is made, and the last one leaves it, which restores what was before.
+    """
+    lock, entered, n_inside = threading.Lock(), contextlib.ExitStack(), 0
+
+    @contextlib.contextmanager
+    def shared() -> Iterator[None]:
+        nonlocal n_inside
+        with lock:
+            if not n_inside:
+                entered.enter_context(make())
+            n_inside += 1
+        try:
+            yield
+        finally:
+            with lock:
+                n_inside -= 1
+                if not n_inside:
+                    entered.close()
+
+    return shared
+
+
+@shared_by_threads
+def one_blas_thread() -> Any:
     """Compute matrix products of NumPy and SciPy in one thread, for small ones.
 
-    On a busy machine, two threads spent ten times as long waiting for each other. The limit is the
-    process's: of several threads, the last one restores what was before.
+    On a busy machine, two threads spent ten times as long waiting for each other.
     """
-    global _n_limited
-    with _lock:
-        if not _n_limited:
-            _limit.enter_context(_thread_pools().limit(limits=1, user_api="blas"))
-        _n_limited += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _n_limited -= 1
-            if not _n_limited:
-                _limit.close()
+    return _thread_pools().limit(limits=1, user_api="blas")
 
 
 @functools.cache

@@ -127,7 +127,7 @@ class DefectMapDisplay(GridDisplay):
         ax : matplotlib Axes, optional
         """
         images = check_image_list(images)
-        with announced(len(images)):
+        with announced():
             findings = [scorer.find(image) for image in images]
         return cls(
             images,

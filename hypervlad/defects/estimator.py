@@ -304,7 +304,7 @@ class PatchDefectScorer(ImageEstimator):
             raise ValueError(
                 "aligned=True compares places of defect-free images; it cannot be used with labels"
             )
-        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced():
             tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
                 fit_tiled_codebook, tiling=tiling, min_side=self.patch, annotations=self.annotations
@@ -409,7 +409,7 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
-        with announced(len(images)):
+        with announced():
             for position, image in self._reader().stream(images, "scoring"):
                 scores[position] = self._scores(image)[2]
         return scores

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import label
 from sklearn.metrics import auc, roc_auc_score
 
-from hypervlad.common.constraints import check_side
 from hypervlad.common.progress import ProgressBar, announced, joined_notes, noted
 from hypervlad.common.wording import counted, warn_user
+from hypervlad.features.patches import DEFECTIVE_SHARE, patch_means, patch_positions
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import as_mask, mask_banner_rows, warn_if_inverted
@@ -29,7 +29,6 @@ _MAX_RATE = 0.3  # of false positives, up to which the overlap is integrated
 _TOUCHING = np.ones((3, 3), dtype=int)  # corners too
 _BIN_BITS = 21  # sign, eight of the exponent, twelve of the digits
 N_BINS = 1 << _BIN_BITS
-_DEFECTIVE_SHARE = 0.1  # of the pixels of a patch, from which on it is defective
 _MIN_SIDE = 3  # scores on either side of the gap
 _MIN_DEVIATIONS_BELOW = 4.0
 _MIN_DEVIATIONS_ABOVE = 1.0  # the scores of defects vary more than those of defect-free images
@@ -240,15 +239,8 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
 
 def _defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
     """Return for each square whether at least a tenth of it is defective."""
-    patch = check_side("patch", patch)
-    starts = [np.arange(0, extent, patch) for extent in mask.shape]
-    by_row = np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64)
-    counts = np.add.reduceat(by_row, starts[1], axis=1)
-    sides = zip(starts, mask.shape, strict=True)
-    heights, widths = (np.diff(np.append(start, extent)) for start, extent in sides)
-    # Rounded up to whole pixels, less rounding errors, so that 0.1 of 10 pixels is one pixel.
-    needed = np.ceil(_DEFECTIVE_SHARE * np.outer(heights, widths) - 1e-9)
-    return np.asarray(counts >= needed)
+    corners = patch_positions((mask.shape[0], mask.shape[1]), patch, None, "pad")
+    return np.asarray(patch_means(mask, corners, patch) >= DEFECTIVE_SHARE)
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -444,7 +436,7 @@ def evaluate_defects(
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
-    with announced(len(images)):
+    with announced():
         bar = ProgressBar(given, total=len(names), unit="image", shown=progress)
         for i, (image, mask, name) in enumerate(bar):
             try:

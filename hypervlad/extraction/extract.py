@@ -51,7 +51,6 @@ from hypervlad.features.registry import get_backbone
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import check_any_read
 
-_MANY = 10**6  # images that a stream may have
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -220,10 +219,9 @@ class Run:
             "task_size": self.encoder.loader().n_per_batch,  # images: a batch
         }
 
-    def job(self, run: str, n_images: int | None = None) -> Job:
+    def job(self, run: str) -> Job:
         backbone = get_backbone(self.encoder.fitted_params_.backbone)
-        n_images = _MANY if n_images is None else n_images
-        return Job(self.encoder, backbone, run, n_images)
+        return Job(self.encoder, backbone, run)
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         path = Path(os.path.abspath(path))
@@ -245,8 +243,7 @@ class Run:
                 shown=self.verbose,
             ) as bar:
                 unfinished = self._unfinished(source, folder, progress, bar)
-                job = self.job(folder.run, source.n_images)
-                for task, finished in job.finished(unfinished, self.n_jobs):
+                for task, finished in self.job(folder.run).finished(unfinished, self.n_jobs):
                     folder.keep(task, finished)
                     bar.update(len(task.items))
             report, n_cached = self._merge(folder, progress, path)

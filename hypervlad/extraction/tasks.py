@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from hypervlad.common.progress import announced
 from hypervlad.features.cache import Cache
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoding import encode_loaded
@@ -192,7 +191,6 @@ class Job:
     encoder: HypercolumnVLAD  # without its network, which each process builds once
     backbone: Backbone  # it may not be registered in other processes
     run: str  # see `Cache`
-    n_images: int  # in all tasks: it decides what runs the network
 
     def finished(
         self, tasks: Iterable[Task], n_jobs: int | None
@@ -253,7 +251,6 @@ class _Worker:
         self.loader = encoder.loader()
         fingerprint = {} if encoder.memory is None else encoder.fingerprint()
         self.cache = Cache(encoder.memory, fingerprint, job.run)
-        self._n_images = job.n_images
         self._batch_encoder: Any = None
         self._lock = threading.Lock()  # a dask worker may have several threads
 
@@ -300,8 +297,7 @@ class _Worker:
     def _compute(self, batch: Batch) -> np.ndarray:
         with self._lock:
             if self._batch_encoder is None:  # no network where all vectors are found
-                with announced(self._n_images):
-                    self._batch_encoder = self._encoder.batch_encoder()
+                self._batch_encoder = self._encoder.batch_encoder()
         vectors: np.ndarray = self._batch_encoder(batch)
         return vectors
 

@@ -56,7 +56,7 @@ from hypervlad.features.network import (
     rebuilt_network,
 )
 from hypervlad.features.registry import Preprocessing, check_prepared, class_tokens, get_backbone
-from hypervlad.features.weights import WEIGHTS, absolute_weights
+from hypervlad.features.weights import WEIGHTS, is_name
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 
@@ -334,7 +334,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         loader, report = replace(self.loader(), with_faults=with_faults), ReadReport(len(images))
         load = functools.partial(loader.load, find=None if cache is None else cache.find)
         loaded = loader.stream(images, "encoding", load, report)
-        with announced(len(images)):
+        with announced():
             return encode_loaded(loaded, report, loader, compute, self.n_features_out_, cache)
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:
@@ -501,7 +501,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
         own.memory = absolute_memory(self.memory)
-        own.weights = absolute_weights(self.weights)
+        own.weights = self.weights if is_name(self.weights) else os.path.abspath(self.weights)
         return own
 
     @usual_torch()

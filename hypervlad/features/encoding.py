@@ -424,10 +424,7 @@ class TorchCodebook:
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a grid, or its masks."""
         grids = self.grids(maps, grid, image_size, masks)
-        return [
-            vlad.dense_residual_sums(part, words, size, inside)
-            for part, words, size, inside in grids
-        ]
+        return [vlad.dense_residual_sums(*each) for each in grids]
 
     def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
         """Separate the sums of the joint codebook from those of the layers' codebooks."""

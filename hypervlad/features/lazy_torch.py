@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from hypervlad.common.progress import shared_by_threads
+
 __all__ = ["check_device", "seeded_torch", "torch", "usual_torch"]
 
 if TYPE_CHECKING:
@@ -21,10 +23,7 @@ else:
 
     torch = _LazyTorch()
 
-_lock = threading.Lock()  # some settings belong to the process
-_seeding = threading.RLock()  # so do random numbers
-_n_running = 0
-_outside: tuple[Any, ...] = ()
+_seeding = threading.RLock()  # random numbers belong to the process
 
 
 @contextlib.contextmanager
@@ -33,26 +32,25 @@ def usual_torch() -> Iterator[None]:
 
     New tensors are float32 on the CPU, precision is whole, and there is no inference mode.
     """
-    global _n_running, _outside
-    with _lock:
-        if not _n_running:
-            _outside = _set_for_process(torch.float32, "highest")
-        _n_running += 1
+    with _usual_process(), contextlib.ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@shared_by_threads
+@contextlib.contextmanager
+def _usual_process() -> Iterator[None]:
+    outside = _set_for_process(torch.float32, "highest")
     try:
-        with contextlib.ExitStack() as stack:
-            if torch.get_default_device().type != "cpu":
-                stack.enter_context(torch.device("cpu"))
-            if torch.is_inference_mode_enabled():
-                stack.enter_context(torch.inference_mode(False))
-            for kind in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(kind):
-                    stack.enter_context(torch.autocast(kind, enabled=False))
-            yield
+        yield
     finally:
-        with _lock:
-            _n_running -= 1
-            if not _n_running:
-                _set_for_process(*_outside)
+        _set_for_process(*outside)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -170,7 +170,8 @@ def _painted(
 
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
-_DEFECTIVE_SHARE = 0.1  # of the pixels of a patch, from which on it is anomalous
+#: Of the pixels of a patch, from which on it is anomalous; less rounding errors of 0.1.
+DEFECTIVE_SHARE = 0.1 - 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,18 +283,17 @@ def cut_patches(
     numbers, pixels, positions, defective = zip(*cuts, strict=True)
     if len({cut.ndim for cut in pixels}) > 1:
         pixels = [cut if cut.ndim == 4 else np.repeat(cut[..., None], 3, axis=-1) for cut in pixels]
+    shares, image_index = np.concatenate(defective), np.concatenate(numbers)
+    anomalous = shares >= DEFECTIVE_SHARE
     patches = PatchSet(
         pixels=np.concatenate(pixels),
-        labels=np.array([]),
-        defective=np.concatenate(defective),
-        image_index=np.concatenate(numbers),
+        labels=np.where(anomalous, ANOMALOUS, NORMAL),
+        defective=shares,
+        image_index=image_index,
         positions=np.concatenate(positions),
-        groups=group_of[np.concatenate(numbers)],
+        groups=group_of[image_index],
     )
-    # A tolerance for rounding errors, because shares are those of whole pixels.
-    anomalous = patches.defective >= _DEFECTIVE_SHARE - 1e-9
-    patches = replace(patches, labels=np.where(anomalous, ANOMALOUS, NORMAL))
-    return patches.take(anomalous | (patches.defective == 0))
+    return patches.take(anomalous | (shares == 0))
 
 
 def _truth(micrograph: Micrograph, mask: Any, name: str) -> NDArray[np.bool_]:

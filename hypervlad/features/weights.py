@@ -161,11 +161,6 @@ def file_beside(weights: object, model: str | os.PathLike[str]) -> str | None:
     return file if name == Path(name).name and os.path.isfile(file) else None
 
 
-def absolute_weights(weights: str | os.PathLike[str]) -> str:
-    """Return a name of weights unchanged, and a path as an absolute one."""
-    return weights if is_name(weights) else os.path.abspath(weights)
-
-
 WEIGHTS: Alternatives = [
     InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')
 ]

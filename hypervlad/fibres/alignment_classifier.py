@@ -197,7 +197,7 @@ class AlignmentClassifier(ImageEstimator):
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
-        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced():
             tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
                 fit_tiled_codebook,
@@ -295,7 +295,7 @@ class AlignmentClassifier(ImageEstimator):
             return float(found.fraction)
 
         outcomes = read_in_order(enumerate(images), fraction)
-        with announced(len(images)):
+        with announced():
             for position, found in raise_or_skip(outcomes, len(images), skip=skip):
                 fractions[position] = found
         return fractions
@@ -310,7 +310,7 @@ class AlignmentClassifier(ImageEstimator):
         loader, convert = self.encoder_.loader(), _grey_reader(options)
         reader = WindowReader(loader, self.window_, convert, self.annotations)
         correct = []
-        with announced(len(images)):
+        with announced():
             for position, image in reader.stream(images, "windows"):
                 known = labels.of_windows(position, image, self.window_)
                 proba = self._proba(image, TileGrid.over(image.shape, self.window_))
@@ -512,17 +512,20 @@ class TurnInvariantVectors:
 
     def __call__(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float32]:
         """Return the vectors (R S, n_features) of windows that cover an image, row by row."""
-        even, odd = (self._summed(image, tiles, turns) for turns in ((0, 2), (1, 3)))
-        *sums, means = (mean_and_contrast(*both) for both in zip(even, odd, strict=True))
+        even, odd = (
+            [
+                one + other
+                for one, other in zip(*(self.turned(image, tiles, k) for k in turns), strict=True)
+            ]
+            for turns in ((0, 2), (1, 3))
+        )
+        *sums, means = (
+            torch.cat([one + other, (one - other).abs()], dim=-1) / 4
+            for one, other in zip(even, odd, strict=True)
+        )
         return self._windows.join(
             [of_codebook.flatten(0, 1) for of_codebook in sums], means.flatten(0, 1).numpy()
         )
-
-    def _summed(
-        self, image: PreparedImage, tiles: TileGrid, turns: tuple[int, int]
-    ) -> list[torch.Tensor]:
-        of_turns = (self.turned(image, tiles, turn) for turn in turns)
-        return [one + other for one, other in zip(*of_turns, strict=True)]
 
     def turned(self, image: PreparedImage, tiles: TileGrid, turn: int) -> list[torch.Tensor]:
         """Return residual sums (R, S, K, D) of each codebook, then means (R, S, C), in one turn."""
@@ -539,11 +542,6 @@ class TurnInvariantVectors:
         ]
         whole = (torch.cat(list(each)).cpu() for each in zip(*parts, strict=True))
         return [torch.rot90(each, -turn, (0, 1)) for each in whole]
-
-
-def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
-    """Return m and c, (..., 2 D), from v_0 + v_2 and v_1 + v_3, (..., D)."""
-    return torch.cat([even + odd, (even - odd).abs()], dim=-1) / 4
 
 
 def turned_grid(tiles: TileGrid, turn: int) -> WindowGrid:

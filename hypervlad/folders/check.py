@@ -270,7 +270,7 @@ def _find_copies(
     return find_copies(
         [fact.digest for fact in facts],
         [fact.thumbnail for fact in facts],
-        folders=np.unique(groups, return_inverse=True)[1] if across_only else None,
+        folders=np.unique(groups, return_inverse=True)[1] if across_only else range(len(facts)),
         verbose=verbose,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
@@ -21,7 +21,6 @@ from hypervlad.statistics.splits import linked_groups
 Thumbnail = NDArray[np.int8]
 FloatMap = NDArray[np.float32]
 IntArray = NDArray[np.intp]
-Progress = Callable[[int], object]
 
 _SIDE = 160
 _STRETCH = 1 / np.sqrt(8), np.sqrt(8)
@@ -35,21 +34,20 @@ _FLAT, _EDGE_SHARE = 0.95, 0.5
 
 def find_near_copies(
     thumbnails: Sequence[Thumbnail],
-    *,
-    folders: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    folders: ArrayLike,
+    progress: Callable[[int], object],
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
     """Find pairs of images that show the same part of the same specimen.
 
     A pair in which keypoints agree on a transformation is registered, and counts if the overlap is
     similar and no other shift is nearly as good, as it is for two images of one crystal lattice.
-    With `folders`, only pairs across these are looked for.
+    Only pairs across `folders`, (n,), are looked for.
 
     Returned are the sorted pairs ``i < j``, (n_pairs, 2), their similarities from 0 to 1, and
     overlaps: the part of the smaller view that both show.
     """
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
-    table = _Table(points, range(len(points)) if folders is None else folders)
+    table = _Table(points, folders)
     found: dict[tuple[int, int], Registration] = {}
     for i in range(len(points)):
         for candidate in table.candidates(i):
@@ -58,8 +56,7 @@ def find_near_copies(
             match = None if pair in found else register(first, second, candidate.transformation)
             if match is not None and match.is_copy:
                 found[pair] = match
-        if progress is not None:
-            progress(1)
+        progress(1)
     pairs = np.array(sorted(found), dtype=np.intp).reshape(-1, 2)
     similarity = [found[pair].similarity for pair in sorted(found)]
     shapes = [thumbnail.shape for thumbnail in thumbnails]
@@ -245,7 +242,7 @@ def _strongest(response: FloatMap) -> IntArray:
 class _Table:
     """Coarse keypoints of all images, among which those of each image are looked for."""
 
-    def __init__(self, keypoints: Sequence[Keypoints], folders: Sequence[int]) -> None:
+    def __init__(self, keypoints: Sequence[Keypoints], folders: ArrayLike) -> None:
         self.keypoints = keypoints
         self.folders = np.asarray(folders)
         n = len(keypoints)

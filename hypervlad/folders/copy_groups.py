@@ -45,8 +45,8 @@ def find_copies(
     digests: Sequence[str],
     thumbnails: Sequence[Thumbnail | None],
     *,
-    folders: ArrayLike | None = None,
-    verbose: bool = False,
+    folders: ArrayLike,
+    verbose: bool,
 ) -> tuple[list[Copies], list[Copies]]:
     """Return sets of exact copies, of equal digests, and of near copies, with their exact ones.
 
@@ -61,10 +61,9 @@ def find_copies(
     shown = {i: thumbnail for i, thumbnail in first.items() if thumbnail is not None}
     if len(shown) < 2:
         return exact, []
-    own_folders = None if folders is None else np.asarray(folders)[list(shown)].tolist()
     with ProgressBar(total=len(shown), desc="Comparing", unit="image", shown=verbose) as bar:
         pairs, similarity, overlap = find_near_copies(
-            list(shown.values()), folders=own_folders, progress=bar.update
+            list(shown.values()), np.asarray(folders)[list(shown)], bar.update
         )
     same = [by_digest[digests[i]] for i in shown]
     nearest, near = np.zeros(len(same), np.float32), list[Copies]()
@@ -182,7 +181,7 @@ def _looks(
         return micrograph.digest, None if is_small or exact_only else make_thumbnail(pixels)
 
     digests, thumbnails = list[str](), list[Thumbnail | None]()
-    with warnings.catch_warnings(), announced(len(images)):
+    with warnings.catch_warnings(), announced():
         warnings.simplefilter("ignore")
         outcomes = read_in_order(enumerate(images), look, N_READERS)
         shown = ProgressBar(outcomes, "Reading", total=len(images), unit="image", shown=verbose)

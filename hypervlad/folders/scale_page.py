@@ -22,7 +22,6 @@ from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.images.scale_bars import scale_bars_of
 from hypervlad.images.scale_labels import LabelReader, around_bar, may_be_micrometres
 from hypervlad.pages import parts
-from hypervlad.pages.base import names_or_default
 from hypervlad.pages.numbers import number_text
 
 #: Columns of the table of pixel sizes.
@@ -93,11 +92,11 @@ def _nanometres(length: str, where: str) -> float:
 def find_scales(
     images: Sequence[Any],
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
     scale_bars: Mapping[str, str] | None = None,
-    read_label: LabelReader | None = None,
+    read_label: LabelReader | None,
     accept: bool = False,
-    read_options: ReadOptions | None = None,
+    read_options: ReadOptions,
     progress: bool = False,
 ) -> Iterator[ImageScale | ImageReadError]:
     """Yield the pixel size of each image, or the error of one that cannot be read.
@@ -106,8 +105,7 @@ def find_scales(
     folder of a name counts. What `read_label` reads (see `new_label_reader`) is a proposal, and
     with `accept` used where nothing is given.
     """
-    names = names_or_default(images, names, full=True)
-    given, options = scale_bars or {}, read_options or ReadOptions()
+    given = scale_bars or {}
     split = [PurePosixPath(name).parts for name in names]
     folders_of = [["/".join(own[:n]) for n in range(len(own), -1, -1)] for own in split]
     unused = [folder for folder in given if not any(folder in each for each in folders_of)]
@@ -122,7 +120,7 @@ def find_scales(
     bar_of_rows = ProgressBar(rows, total=len(names), unit="image", shown=progress)
     for image, name, text in bar_of_rows:
         try:
-            read = read_named(image, options, name, with_digest=False)
+            read = read_named(image, read_options, name, with_digest=False)
         except ImageReadError as error:
             yield error
             continue

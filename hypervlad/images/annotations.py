@@ -222,7 +222,7 @@ def note_annotations(name: str, annotations: Sequence[Annotation], n_beside: int
         warn_of_image(_left_out, name, (annotations, n_beside), is_noted=False)
 
 
-def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]], n_images: int) -> str:
+def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]]) -> str:
     found = [each for own, _ in facts.values() for each in own]
     n_beside = sum(n for _, n in facts.values())
     beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""

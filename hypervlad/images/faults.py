@@ -279,7 +279,7 @@ def _effects(where: str = "", unusual: str = _UNUSUAL, /, **kinds: tuple[float, 
     }
 
 
-def _sentence(what: str, then: str, facts: Mapping[str, float | str], _n_images: int) -> str:
+def _sentence(what: str, then: str, facts: Mapping[str, float | str]) -> str:
     texts = {
         name: f"{fact:.2g}" if isinstance(fact, float) else fact for name, fact in facts.items()
     }

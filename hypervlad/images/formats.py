@@ -6,7 +6,6 @@ import importlib
 import os
 import re
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from hypervlad.common.limits import MAX_PIXELS, MAX_SEGMENTS
+from hypervlad.common.progress import shared_by_threads
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import (
@@ -429,25 +429,15 @@ def apply_palette(indices: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[
     return np.asarray(table[indices])
 
 
-_strict_lock = threading.Lock()
-_strict_state: dict[str, Any] = {"users": 0, "before": False}
-
-
+@shared_by_threads
 @contextmanager
 def strict_decoding() -> Iterator[None]:
     """Make truncated files an error, whatever the program asks of Pillow."""
-    with _strict_lock:
-        if _strict_state["users"] == 0:
-            _strict_state["before"] = ImageFile.LOAD_TRUNCATED_IMAGES
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-        _strict_state["users"] += 1
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         yield
     finally:
-        with _strict_lock:
-            _strict_state["users"] -= 1
-            if _strict_state["users"] == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = _strict_state["before"]
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def check_page(page: int, n_pages: int, name: str, what: str) -> None:

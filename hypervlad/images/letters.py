@@ -153,7 +153,7 @@ def _part(
         slice(max(left - REACH, 0), right + REACH),
     )
     own, levels = labels[window] == number, sign * grey[window]
-    core, ink = _eroded(own), _quantile(levels[own], 0.75)
+    core, ink = ndimage.binary_erosion(own), _quantile(levels[own], 0.75)
     spread = float(levels[core].std()) if core.sum() > 5 else 0.0
     if ink - levels.min() < max(_STEP, spread / _EVEN):  # the highest contrast: this is fast
         return None
@@ -169,14 +169,6 @@ def _part(
     if n_between > _MAX_RISE * np.count_nonzero(own & ~core) or spread > _EVEN * contrast:
         return None
     return _Part(box, labels[top:bottom, left:right] == number, ink, contrast)
-
-
-def _eroded(mask: Mask) -> Mask:
-    """Return the pixels of which the four neighbours belong to the mask, too."""
-    core = np.zeros_like(mask)
-    middle = mask[1:-1, :-2] & mask[1:-1, 1:-1] & mask[1:-1, 2:]
-    core[1:-1, 1:-1] = middle & mask[:-2, 1:-1] & mask[2:, 1:-1]
-    return core
 
 
 def _quantile(values: Grey, share: float) -> float:

@@ -231,7 +231,7 @@ def _set_pixel_size(
         warn_of_image(_other_size, name, (size, stated))
 
 
-def _other_size(facts: Mapping[str, tuple[float, float]], _n_images: int) -> str:
+def _other_size(facts: Mapping[str, tuple[float, float]]) -> str:
     each = [f"{name} ({stated:.4g}, not {size:.4g})" for name, (size, stated) in facts.items()]
     return f"metadata state another pixel size, nm, than the table, and are used: {name_some(each)}"
 

@@ -195,6 +195,6 @@ def _resampled(
     return np.asarray(ndimage.map_coordinates(image, at, order=order, mode="nearest"))
 
 
-def _enlarged(facts: Mapping[str, float], _n_images: int) -> str:
+def _enlarged(facts: Mapping[str, float]) -> str:
     each = [f"{name} ({factor:.3g} times)" for name, factor in facts.items()]
     return f"enlarged by a program, but measured at its own sampling: {name_some(each)}"

@@ -160,7 +160,7 @@ def for_each_image(
     """Return what a function makes of each image, and of what else is its; errors name it."""
     found = []
     is_within = is_announced()  # a larger call, which says itself what was left out
-    with announced(len(images)):
+    with announced():
         for number, (image, *own) in enumerate(zip(images, *others, strict=True)):
             name = image_name(image, number)
             with errors_of(name):
@@ -250,7 +250,7 @@ def _as_grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
 
 
-def _not_square(facts: Mapping[str, Sequence[float]], _n_images: int) -> str:
+def _not_square(facts: Mapping[str, Sequence[float]]) -> str:
     each = [f"{name} ({high:.4g} x {wide:.4g} nm)" for name, (high, wide) in facts.items()]
     return (
         "pixels are not square, so lengths are in pixels and directions those of the image as "
@@ -258,7 +258,7 @@ def _not_square(facts: Mapping[str, Sequence[float]], _n_images: int) -> str:
     )
 
 
-def _not_grey(facts: Mapping[str, Any], _n_images: int) -> str:
+def _not_grey(facts: Mapping[str, Any]) -> str:
     return (
         f"colours show different things, and are averaged: {name_some(list(facts))}; --set "
         'channel=0 reads one (in Python, read_options={"channel": 0}); of a scale of colours, '

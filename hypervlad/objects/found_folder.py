@@ -280,7 +280,7 @@ class FoundFolder(FoundFiles):
             known = found_tables.training_labels(classifier)
             given = np.full((2, len(table)), "", "O")
             rows_of = table.groupby("micrograph").indices
-            with announced(len(table)):
+            with announced():
                 for field in ProgressBar(self.fields, unit="image", shown=verbose):
                     rows = rows_of.get(field.micrograph, [])
                     cut = {each.label: each for each in self.particles(field.micrograph)}

@@ -180,7 +180,7 @@ class ResultsFolder:
                 f"{reprlib.repr(outside or names)}"
             )
         lock = exclusive_lock(folder / ".lock", folder)
-        with new_folder(folder), lock, announced(len(names)):
+        with new_folder(folder), lock, announced():
             results = cls(folder, *given)
             stale = list[str]()
             try:

@@ -193,9 +193,7 @@ class GridDisplay(Display):
             ax.annotate(literal(shorten(line.text)), (0.5, 0), place, **style)
 
     def _draw_legend(
-        self,
-        entries: Sequence[tuple[str, Colour]],
-        scale: tuple[str, NDArray[np.float64], str] | None = None,
+        self, entries: Sequence[tuple[str, Colour]], scale: tuple[str, NDArray[np.float64], str]
     ) -> None:
         """Add a legend beneath the tiles: a colour bar, then colours.
 
@@ -204,17 +202,16 @@ class GridDisplay(Display):
         from matplotlib.patches import Patch
 
         (width, height), left = self.figure_size, 0.1
-        if scale is not None:
-            low, colours, high = scale
-            before, after = (0.07 * (len(text) + 1) for text in (low, high))
-            place = (left + before) / width, 0.1 / height, _BAR_INCHES / width, 0.12 / height
-            bar = self.ax_.inset_axes(place)
-            bar.imshow(colours, aspect="auto")
-            bar.set_axis_off()
-            style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
-            for text, x, side in ((f"{low} ", 0, "right"), (f" {high}", 1, "left")):
-                bar.text(x, 0.5, text, transform=bar.transAxes, ha=side, **style)
-            left += before + _BAR_INCHES + after + 0.1
+        low, colours, high = scale
+        before, after = (0.07 * (len(text) + 1) for text in (low, high))
+        place = (left + before) / width, 0.1 / height, _BAR_INCHES / width, 0.12 / height
+        bar = self.ax_.inset_axes(place)
+        bar.imshow(colours, aspect="auto")
+        bar.set_axis_off()
+        style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
+        for text, x, side in ((f"{low} ", 0, "right"), (f" {high}", 1, "left")):
+            bar.text(x, 0.5, text, transform=bar.transAxes, ha=side, **style)
+        left += before + _BAR_INCHES + after + 0.1
         if entries:
             look: dict[str, Any] = {"fontsize": _CAPTION_POINTS, "labelcolor": GREY}
             look |= {"frameon": False, "borderpad": 0, "borderaxespad": 0}

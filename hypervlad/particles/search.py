@@ -186,7 +186,7 @@ def find_in_images(
                     warn_user(f"{corrected.path}: {note}")
             search = _Search(folder, rows, files, labels, outline, reading, pixel_size, drawn)
             due = 0.0
-            with announced(len(names)):
+            with announced():
                 order = large_last({name: files.get(name) for name in names})
                 every = ProgressBar(order, unit="image", shown=verbose)
                 for name in itertools.chain(every, search.taken_as_others()):

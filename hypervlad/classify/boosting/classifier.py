@@ -20,7 +20,7 @@ from hypervlad.classify.boosting.linear import (
     RowSpace,
     TrainingRows,
     blas_threads,
-    block_margins,
+    block_columns,
     expected_shares,
     fit_blocks,
     prior_ratio,
@@ -291,7 +291,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         if self.trees_ is None:
             return np.zeros((len(X), n_margins(len(self.classes_))))
         if self.linear_coef_ is not None and self.block_widths_ is not None:
-            by_block = block_margins(X, self.linear_coef_, self.block_widths_)
+            columns = block_columns(self.block_widths_)
+            by_block = np.hstack([X[:, own] @ self.linear_coef_[own] for own in columns])
             by_block = by_block.clip(-_MAX_FLOAT32, _MAX_FLOAT32)  # as trees are of float32
             X = np.hstack([by_block, X]) if self._is_narrow else by_block
         return self.trees_.margins(X)

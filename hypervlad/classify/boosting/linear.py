@@ -429,7 +429,7 @@ class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
     `Cs` and `weights` have one value per block, its penalty and the factor of its margins;
-    `by_block` are the `block_margins` of the training rows.
+    `by_block` is what each block adds to the margins of the training rows.
     """
 
     coef: FloatArray
@@ -481,11 +481,6 @@ def fit_blocks(
         cross_fitted=mean / temperature + offset,
         by_block=np.hstack([f * own for f, own in zip(factors, centred, strict=True)]),
     )
-
-
-def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[int]) -> FloatArray:
-    """Return what each block of X, (n, p), adds to the margins: (n, n_blocks * n_margins)."""
-    return np.hstack([X[:, columns] @ coef[columns] for columns in block_columns(widths)])
 
 
 def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:
