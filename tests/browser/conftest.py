@@ -15,7 +15,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """Chromium without a window, driven by selenium; tests are skipped where one is missing."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

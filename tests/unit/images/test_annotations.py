@@ -229,12 +229,7 @@ FINDERS: dict[str, tuple[Callable[..., Any], np.ndarray, Callable[[Any], float],
     "find_fibres": (find_fibres, THREADS, len, 1),
     "directions": (partial(local_orientation, sigma=2), MAT, lambda f: f.mask.sum() / 1e5, 0.05),
     "fibre_diameters": (fibre_diameters, MAT, lambda found: found.median, 0.03),
-    "find_pores": (
-        lambda *i, **o: find_pores(*i, plain("fibre_diameters"), **o),
-        MAT,
-        lambda f: f.cover,
-        0.02,
-    ),
+    "find_pores": (partial(find_pores, found=fibre_diameters(MAT)), MAT, lambda f: f.cover, 0.02),
 }
 
 
