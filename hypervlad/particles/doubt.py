@@ -33,12 +33,13 @@ _WIDTHS: dict[str, tuple[float, float, float, float]] = {
     "concave": (1.97, 0, 0.07, 2.29),
     "faint": (1.52, 0.19, 0.63, 0),
     "unsure": (0, 3.4, 2.45, 0),
-    # Not learnt: of faint spots, regions without outline, soft edges, fringes, pairs, and numbers
-    # and sizes of the other polarity logarithms themselves; of lumps whether they are some, as of
-    # drawn agglomerates of overlapping spheres, which have 1 to 30 times the number.
+    # Not learnt: of faint spots, regions without outline, soft edges, shells, fringes, pairs, and
+    # numbers and sizes of the other polarity logarithms themselves; of lumps whether they are some,
+    # as of drawn agglomerates of overlapping spheres, which have 1 to 30 times the number.
     "missed": (0, 1, 0, 0),
     "bare": (0, 1, 0, 0),
     "soft": (0, 0, 0, 1),
+    "shell": (0, 0, 0, 1),
     "fringe": (0, 0, 1, 0),
     "fewer": (1, 0, 0, 0),
     "more": (0, 1, 0, 0),

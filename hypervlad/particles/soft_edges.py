@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.special import i0e
 
 from hypervlad.common.progress import joined_notes
-from hypervlad.objects.splitting import LabelMap, areas_of, grown_window
+from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, grown_window
 from hypervlad.particles.contrast import pixel_noise
 
 FloatArray = NDArray[np.float64]
@@ -46,6 +46,14 @@ _GAP = 5  # groups between small and large particles, whose edges may be of othe
 # 0.03. How many times that, as a logarithm, particles may be smaller: out of focus, up to 3.
 _NEAR_EDGES, _MIN_FRINGE, _OF_FRINGE = (1.0, 1.6), 0.05, 3.0
 _OVER_NOISE, _AT_MOST = 5.62, 2048  # standard errors of the mean profile; pixels, for the noise
+# Where a shell is, in radii, and what is surely beyond; its least strength, over the contrast, and
+# by how much that may vary, over itself, unlike that of glowing light; the group of radii of 6
+# pixels, from which on it shows.
+_IN_SHELL, _BEYOND_SHELL, _MIN_SHELL, _MAX_SLOPE, _LEAST_SHOWN = (1.15, 1.32), 1.52, 0.05, 0.22, 19
+_SHELL_NOTE = (
+    "a paler zone surrounds the outlines, as a shell around a core, or what particles lie on: "
+    "whole particles may be {:.3g} times as large, which their range contains"
+)
 _FRINGE_NOTE = (
     "a pale fringe surrounds the particles, as in transmission out of focus, or after sharpening: "
     "they may be smaller than their outlines, which their range contains"
@@ -89,12 +97,29 @@ class _Profiles(NamedTuple):
 
         `noise` is the `pixel_noise` of the image.
         """
-        mean = (self.values * self.weights).sum(axis=0) / self.weights.sum(axis=0).clip(1e-12)
+        mean, error = self._mean(noise, slice(None))
         low, high = _NEAR_EDGES
-        error = noise / np.sqrt(self.weights.sum(axis=0).clip(1e-12))
         is_near = (low < _AT) & (high > _AT) & (-mean > _OVER_NOISE * error)
         fringe = -float(mean[is_near].min(initial=0))
         return fringe if fringe > _MIN_FRINGE else 0.0
+
+    def shell(self, noise: float) -> float:
+        """Return the radius of a zone of even brightness beyond edges, over theirs; 1 of none."""
+        mean, error = self._mean(noise, self.groups >= _LEAST_SHOWN)
+        near, far = _IN_SHELL
+        zone = (near < _AT) & (far > _AT)
+        mean -= mean[_AT > _BEYOND_SHELL].mean()
+        least, most = float(mean[zone].min()), float(mean[zone].max())
+        if least <= max(_MIN_SHELL, _OVER_NOISE * float(error[zone].max())):
+            return 1.0
+        if most - least > _MAX_SLOPE * least:
+            return 1.0
+        return float(_AT[(near < _AT) & (mean < least / 2)][0])
+
+    def _mean(self, noise: float, of: slice | BoolMap) -> tuple[FloatArray, FloatArray]:
+        """Return the mean profile of some groups, and its standard errors."""
+        weights = self.weights[of].sum(axis=0).clip(1e-12)
+        return (self.values * self.weights)[of].sum(axis=0) / weights, noise / np.sqrt(weights)
 
 
 class _Fit(NamedTuple):
@@ -119,7 +144,7 @@ def to_soft_edges(
 ) -> tuple[dict[str, float], str]:
     """Put outlines, in place, where soft edges end, if mean profiles tell that.
 
-    Return by how much they may still be too small ("soft"), and too large ("fringe"), as
+    Return by how much they may still be too small ("soft", "shell"), and too large ("fringe"), as
     logarithms, nothing if no profile is seen, and a note.
     """
     areas = areas_of(labels, int(labels.max(initial=0)))
@@ -141,11 +166,12 @@ def to_soft_edges(
         notes.append(note)
     if (ratios != 1).any():
         _resize(labels, areas, ratios)
-    fringe = 0.0
-    if polarity == "dark":
-        fringe = profiles.fringe(pixel_noise(grey[:_AT_MOST, :_AT_MOST]))
-    notes.append(_FRINGE_NOTE * (fringe > 0))
-    return {"soft": soft, "fringe": _OF_FRINGE * fringe}, joined_notes(notes)
+    noise = pixel_noise(grey[:_AT_MOST, :_AT_MOST])
+    fringe = profiles.fringe(noise) if polarity == "dark" else 0.0
+    shell = profiles.shell(noise)
+    notes += [_FRINGE_NOTE * (fringe > 0), _SHELL_NOTE.format(shell) * (shell > 1)]
+    facts = {"soft": soft, "fringe": _OF_FRINGE * fringe, "shell": float(np.log(shell))}
+    return facts, joined_notes(notes)
 
 
 def _soft_edges(

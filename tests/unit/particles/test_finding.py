@@ -385,6 +385,22 @@ def test_soft_particles_end_where_their_thickness_does(power, side, radius, blur
     assert (found.doubts.get("soft", 0) > 0.1) == (blur == 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*a paler zone")
+def test_faint_shells_around_cores_make_sizes_uncertain():
+    def cores(shell):
+        image = np.zeros((240, 300))
+        for row, column in itertools.product(range(30, 240, 60), range(30, 300, 60)):
+            distance = np.hypot(*np.ogrid[-row : 240 - row, -column : 300 - column])
+            image += np.clip(12.5 - distance, 0, 1) + shell * np.clip(18.5 - distance, 0, 1)
+        noise = np.random.default_rng(0).normal(0, 0.04, image.shape)
+        return find_particles(ndimage.gaussian_filter(image, 0.8) + noise)
+
+    plain, faint = cores(0), cores(0.07)
+    assert len(plain) == len(faint) == 20
+    assert ("a paler zone surrounds" in faint.note, plain.note) == (True, "")
+    assert plain.finding_range.size_high < 1.2 < 18 / 12 < faint.finding_range.size_high
+
+
 @pytest.mark.filterwarnings("ignore:.*fringe")
 def test_a_pale_fringe_makes_sizes_uncertain():
     away = np.linalg.norm(np.indices((96, 96)) - 47.5, axis=0)
