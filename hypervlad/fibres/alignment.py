@@ -47,7 +47,7 @@ _MIN_FIBRE = 0.1  # share of fibre below which a window is background
 # crossings, ends and in grain, square radians: of 210 drawn images, 95 %.
 _MEASURED, EXCESS = (0.78, 1.57), 0.05
 # Of windows of twice the size, drawn wires at random align 6 to 69 % as often, those of which 60 %
-# are aligned 72 to 90 %. What is less than the first is said, of fractions above the second.
+# are aligned mostly 72 to 90 %. What is less than the first is said, of fractions above the second.
 _MOSTLY, _NOTED, _LEAST_BLOCKS = 0.6, 0.2, 12
 _OF_WINDOW = (
     "the fraction depends on the window: this image ({:.0%} of windows of {} px are aligned, about "
