@@ -351,7 +351,8 @@ def count(
     If some are damaged, it stops, or with --on-error skip does not count their images.
     Not counted are particles with a 1 in the column left_out of particles.csv, those of the class
     "not a particle", and images that are copies of others. Groups, which 'particles find --groups'
-    takes, are also counted each, and compared: by what factor D50 and numbers per area differ.
+    takes, are also counted each, and compared: by what factor D50 and numbers per area differ. Of
+    what is doubtful of D50 in both, half is left out there, as images of one look err alike.
 
     Counts and sizes are corrected for what finding misses, invents, joins and outlines too large or
     small, as far as it is known: from images that the model's training held out, or from two or

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
-from hypervlad.common.wording import warn_user
+from hypervlad.common.progress import note_doubt
 from hypervlad.fibres.axial import (
     AxialStatistics,
     direction_of,
@@ -47,8 +47,13 @@ _MIN_FIBRE = 0.1  # share of fibre below which a window is background
 # crossings, ends and in grain, square radians: of 210 drawn images, 95 %.
 _MEASURED, EXCESS = (0.78, 1.57), 0.05
 # Of windows of twice the size, drawn wires at random align 6 to 69 % as often, those of which 60 %
-# are aligned 72 to 90 %. What is less than the first is said, of fractions above the second.
+# are aligned mostly 72 to 90 %. What is less than the first is said, of fractions above the second.
 _MOSTLY, _NOTED, _LEAST_BLOCKS = 0.6, 0.2, 12
+_OF_WINDOW = (
+    "the fraction depends on the window: this image ({:.0%} of windows of {} px are aligned, about "
+    "{:.0%} of those of {} px); a window that one or two fibres fill counts as aligned, also where "
+    "fibres lie at random: choose one of several fibres' widths"
+)
 _UNSURE = 0.2  # probability by a model, up to 1 less this, of windows that may be aligned or not
 
 
@@ -215,7 +220,8 @@ def aligned_fraction(
     Warns
     -----
     UserWarning
-        If far fewer windows of twice the size are aligned: single fibres may fill the windows.
+        If far fewer windows of twice the size are aligned, without a model: single fibres may fill
+        the windows.
 
     Examples
     --------
@@ -251,31 +257,26 @@ def _fraction(
 ) -> AlignedFraction:
     grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
     proba = None if isinstance(method, str) else _proba_of(method, grey, grid)
-    found = classify_windows(_window_sums(field, grid), grid, window, tolerance, proba)
-    of_double = _fraction_of_double(found)
-    if found.fraction > _NOTED and of_double < _MOSTLY * found.fraction:
-        warn_user(
-            f"{name}: the fraction depends on the window: {found.fraction:.0%} of windows of "
-            f"{window} px are aligned, {of_double:.0%} of those of {2 * window} px; a window "
-            "that one or two fibres fill counts as aligned, also where fibres lie at random: "
-            "choose one of several fibres' widths"
-        )
+    sums = _window_sums(field, grid)
+    found = classify_windows(sums, grid, window, tolerance, proba)
+    of_double = _fraction_of_double(sums, grid, tolerance)
+    if proba is None and found.fraction > _NOTED and of_double < _MOSTLY * found.fraction:
+        note_doubt(name, _OF_WINDOW.format(found.fraction, window, of_double, 2 * window))
     return found
 
 
-def _fraction_of_double(found: AlignedFraction) -> float:
-    """Return the share of windows of twice the size that are aligned, of those with fibres."""
-    axes = np.where(found.background, 0, found.order * np.exp(2j * found.angle))
-    n_rows, n_columns = (2 * (n // 2) for n in axes.shape)
-    blocks = (n_rows // 2, 2, n_columns // 2, 2)
-    sums, counts = (
-        each[:n_rows, :n_columns].reshape(blocks).sum(axis=(1, 3))
-        for each in (axes, ~found.background)
+def _fraction_of_double(sums: WindowSums, grid: TileGrid, tolerance: float) -> float:
+    """Return the aligned fraction in windows of twice the size; infinite if there are few."""
+    n_rows, n_columns = (n // 2 for n in grid.shape)
+    axes, weights, fibre, areas = (
+        each[: 2 * n_rows, : 2 * n_columns].reshape(n_rows, 2, n_columns, 2).sum(axis=(1, 3))
+        for each in (sums.axes, sums.weights, sums.fibre, grid.areas)
     )
-    known = counts > 1
-    if known.sum() < _LEAST_BLOCKS:
+    counted = (fibre >= _MIN_FIBRE * areas) & (weights > 0)
+    if counted.sum() < _LEAST_BLOCKS:
         return math.inf
-    return float((spread_of(sums[known] / counts[known]) < found.tolerance).mean())
+    aligned = spread_of(axes[counted] / weights[counted]) < tolerance
+    return float(np.average(aligned, weights=areas[counted]))
 
 
 def background_windows(grey: NDArray[np.float32], window: int, name: str) -> NDArray[np.bool_]:

@@ -30,6 +30,7 @@ from hypervlad.fibres.shells import (
     OF_RIBBONS,
     OF_WALLS,
     PERHAPS_RIBBONS,
+    PERHAPS_TUBES,
     WholeBodies,
     are_walls,
 )
@@ -86,8 +87,8 @@ _OF_PARALLEL = (
     "wide, as narrower ones lie within them, and are left out"
 )
 _OF_KINDS = (
-    "kinds of fibres around {:.3g} and {:.3g} {} have a similar length, and one may be missed "
-    "more, so the median may be of either, as the interval says; report the kinds"
+    "the fibres are of two widths, around {:.3g} and {:.3g} {}, and one kind may be missed more, "
+    "so the median may be of either, as the interval says; report both"
 )
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
@@ -116,7 +117,7 @@ class FibreDiameters:
     interval : Interval
         95 % interval of the median, from the errors of medians of synthetic mats with as many and
         as uncertain places, as much cover, and diameters that differ as much; as wide as to the
-        medians of two kinds of fibres of similar length, one of which may be missed more.
+        medians of two kinds of fibres, where one may be missed more.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
@@ -370,7 +371,7 @@ def _result(
         lengths = corrected(lengths, logs, float(weights["acceptance"] @ facts))
     half_width = widened * float(np.exp(weights["interval"] @ median_facts(facts, logs, lengths)))
     (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-    is_plain = all(words in (OF_RIBBONS, PERHAPS_RIBBONS) for words, _ in doubts)
+    is_plain = all(words in (OF_RIBBONS, PERHAPS_RIBBONS, PERHAPS_TUBES) for words, _ in doubts)
     if is_plain and (aside := several_wide(places, fibres, lengths)).any():
         refused[_SEVERAL], share = int(aside.sum()), float(aside.mean())
         places, fibres, lengths = places.chosen(~aside), fibres[~aside], lengths[~aside]

@@ -4,7 +4,8 @@ The network has learnt bodies with one edge. Where a paler shell surrounds a cor
 core or something between; of tubes in transmission, whose walls fade towards the edge, something
 within the wall; of ribbons in transmission, something beyond. Mean profiles are therefore compared
 with blurred models: bodies with a halo, cores in shells, tubes, and ribbons. Where shells, tubes or
-ribbons explain them better, diameters are those of the models.
+ribbons explain them better, diameters are those of the models; of tubes in dark field, which may be
+solid fibres, only intervals are wider.
 """
 
 from __future__ import annotations
@@ -72,9 +73,10 @@ _OF_TUBES = (
     "the fibres have pale middles and dark walls, as tubes in transmission: diameters are those of "
     "the outer edge, where the walls fade"
 )
-_PERHAPS_TUBES = (
+#: What is said where fibres may be tubes, which changes nothing but intervals.
+PERHAPS_TUBES = (
     "the fibres have dim middles and bright edges, as tubes in dark field, or solid fibres: "
-    "intervals contain the outer edge of tubes, too"
+    "diameters are those of solid ones; tubes would be wider, and intervals of medians contain both"
 )
 #: What is said of ribbons in transmission, and where round fibres may be ribbons.
 OF_RIBBONS = (
@@ -213,9 +215,9 @@ class WholeBodies:
                 return cls(n_wide, outer, doubts)
         profiles = np.stack([_mean_profile(each) for _, each in of_fibres])
         wider, words = _outer_edges(profiles, found, long)
-        if words and few_levels:
+        if few_levels and words not in ("", PERHAPS_TUBES):
             words = _PERHAPS_SHELLS
-        if words in (_PERHAPS_SHELLS, _PERHAPS_TUBES):
+        if words in (_PERHAPS_SHELLS, PERHAPS_TUBES):
             doubts.append((words, math.hypot(_ERROR, np.log(np.median(wider)))))
         elif words:
             outer = wider
@@ -307,7 +309,7 @@ def _outer_edges(profiles: FloatMap, found: Appearance, long: LongFibres) -> tup
         shown = bool(worse < _WORSE[int(found.sign)])
         words = _OF_TUBES
         if found.sign > 0:
-            words = _PERHAPS_TUBES
+            words = PERHAPS_TUBES
             wide, hole = (weighted_quantiles(each, weights, [0.5])[0] for each in (radii, cores))
             shown = shown and np.log(wide) > _ERROR and (1 - hole) * wide > least_thick
     if not shown:

@@ -83,9 +83,11 @@ def test_windows_that_single_fibres_fill_are_noted(recwarn):
     drawn = {"diameter": 14, "cover": 0.5, "size": (320, 384), "random_state": 1}
     (image,), _ = make_fibre_images(1, aligned=0, **drawn)
     assert aligned_fraction(image).fraction == pytest.approx(0.59, abs=0.01)
-    words = "59% of windows of 32 px are aligned, 27% of those of 64"
+    words = "(59% of windows of 32 px are aligned, about 27% of those of 64 px)"
     assert words in str(recwarn.pop(UserWarning).message)
-    aligned_fraction(image, window=96)  # of several widths
+    aligned_fraction([image, image[::-1]])
+    assert str(recwarn.pop(UserWarning).message).count(words) == 2
+    aligned_fraction(image, HalfModel(np.full((10, 12), 0.9)))  # which may know single fibres
     (image,), _ = make_fibre_images(1, aligned=1, **drawn)
     assert aligned_fraction(image).fraction > 0.9
     assert len(recwarn) == 0

@@ -128,6 +128,9 @@ _ROW = parallel(*3 * [12 * _STEPS[1:, None]], levels=-np.diff(_ROUND))
 _PAIRS = _ROW + np.roll(_ROW, 12, axis=0)
 _WALL = _ROUND - np.sqrt(np.clip(0.7**2 - _STEPS**2, 0, None))
 _ALIGNED = made("rims", seed=5, aligned=1.0, cover=0.5, size=(240, 320))[0]
+_TOUCHING = make_fibre_images(
+    1, diameter=14, aligned=1.0, cover=0.5, size=(360, 400), random_state=2
+)[0][0]
 _ROWS = parallel(*4 * [10])[:300]
 _RIBBONS = -(_ROWS + _ROWS.T + _ROWS.T[::-1])
 _TUBES = np.exp(-parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_WALL)))
@@ -152,6 +155,7 @@ _DARK_FIELD = parallel(*3 * [26 * _STEPS[1:, None]], levels=-np.diff(_THICK_WALL
         (parallel(8, 8, 8, 20, 20, 20), 20, "may be of either"),
         (parallel(8, 8, 8, 8, 20, 20), 8, "may be of either"),
         (_ALIGNED, 9.9, "are parallel, some touch: "),
+        (_TOUCHING, 15, "contain both. Besides, where the fibres are parallel, some"),
         (made("rims", 6, 3, second=16, cover=0.5, size=(360, 400))[0], 13, "may be of either"),
     ],
 )
