@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -139,7 +139,8 @@ def compare_groups(
 ) -> FolderDiameters:
     """Combine the diameters of images into those of groups.
 
-    Images without diameters are left out, and copies of an image in its group, with a warning.
+    Images without diameters are left out, and copies of an image in its group, with a warning;
+    another says of how many there are copies in several groups.
 
     Parameters
     ----------
@@ -176,12 +177,12 @@ def compare_groups(
     names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
     origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))
     of_group = dict[str, list[tuple[FibreDiameters, Any]]]()
-    seen, n_copies = set[tuple[str, str, str]](), 0
+    groups_of, n_copies = defaultdict[tuple[str, str], set[str]](set), 0
     for each, name, origin in zip(found, names, origins, strict=True):
         # As many digits as tables have.
-        own = name, each.unit, " ".join(f"{value:.5g}" for value in each.diameters.tolist())
-        if len(each.diameters) and own not in seen:
-            seen.add(own)
+        own = groups_of[each.unit, " ".join(f"{value:.5g}" for value in each.diameters.tolist())]
+        if len(each.diameters) and name not in own:
+            own.add(name)
             of_group.setdefault(name, []).append((each, origin))
         else:
             n_copies += bool(len(each.diameters))
@@ -189,6 +190,11 @@ def compare_groups(
         warn_user(
             f"{counted(n_copies, 'image')} {verb(n_copies, 'is a copy', 'are copies')} of others "
             "in the same group, and not counted again"
+        )
+    if n_between := sum(len(each) > 1 for each in groups_of.values()):
+        warn_user(
+            f"{counted(n_between, 'image')} {verb(n_between, 'is', 'are')} in several groups, as "
+            "copies: ratios of these groups contain them; leave all but one out"
         )
     if not of_group:
         raise ValueError("none of the images has diameters: their `reason` says why")

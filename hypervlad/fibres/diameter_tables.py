@@ -149,6 +149,7 @@ def write_diameters(
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
             )
+            note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         is_out = marked_places(found.positions, refused_places.pop(name, None), name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
@@ -160,7 +161,7 @@ def write_diameters(
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
-            note_found(name, each.kept)
+            note_found(name, replace(each.kept, note=""))
             files = list(files_of(name)) if regions else []
             if regions:
                 from hypervlad.objects.imagej import write_line_regions  # not above: it takes long

@@ -200,7 +200,7 @@ class FibreDiameters:
 
     @property
     def modes(self) -> Values:
-        """Kinds of fibres, shape (n_modes, 3); none if there are fewer than six fibres.
+        """Kinds of fibres, shape (n_modes, 3); none of fewer than six, or of a few of two widths.
 
         Median, standard deviation of the logarithm, share of the visible length.
         """

@@ -28,7 +28,8 @@ def fit_kinds(logs: Values, weights: Values) -> Values:
     many as would have equal ones (Kish 1965, "Survey sampling", section 11.7). The number of kinds
     is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
     of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
-    Astronomical Journal 108). One kind needs six fibres, two need 20 that are worth 20, three 30.
+    Astronomical Journal 108). One kind needs six fibres, two need 20 that are worth 20, three 30;
+    of fewer than 20 that are clearly of two widths, there is none.
     """
     best, found = np.inf, np.zeros((0, 3))
     share = weights / weights.sum()
@@ -55,22 +56,32 @@ def fit_kinds(logs: Values, weights: Values) -> Values:
         apart = np.diff(middle) / np.hypot(spread[1:], spread[:-1]) * np.sqrt(2)
         if criterion < best and (apart > _APART).all():
             best, found = criterion, np.stack([np.exp(middle), spread, part], axis=1)
+    if worth < _LEAST[1] and not np.isnan(_two_sides(logs, weights)[2]):
+        return np.zeros((0, 3))  # the one that was fitted has a width that no fibre has
     return found
 
 
 def two_around_median(logs: Values, weights: Values) -> tuple[float, float] | None:
     """Return the medians of two kinds of fibres, if the whole's may be in either.
 
-    Each fibre has one diameter, as logarithm, and a weight. The kinds are those of the split that
-    explains most of the variance (Otsu 1979, "A threshold selection method from gray-level
-    histograms", IEEE Transactions on Systems, Man, and Cybernetics 9); there are none unless it
-    explains 85 %, and they are 1.6 times apart.
+    Each fibre has one diameter, as logarithm, and a weight.
 
     >>> np.round(two_around_median(np.log([8, 8.1, 8, 20, 20.3, 20]), np.ones(6)), 6).tolist()
     [8.0, 20.0]
     """
+    thinner, wider, share = _two_sides(logs, weights)
+    return (thinner, wider) if _EVEN[0] <= share <= _EVEN[1] else None
+
+
+def _two_sides(logs: Values, weights: Values) -> tuple[float, float, float]:
+    """Return the medians of fibres that are clearly of two widths, and the share of the thinner.
+
+    The sides are those of the split that explains most of the variance (Otsu 1979, "A threshold
+    selection method from gray-level histograms", IEEE Transactions on Systems, Man, and Cybernetics
+    9). The share is NaN unless it explains 85 %, and the medians are 1.6 times apart.
+    """
     if len(logs) < 2 * _LEAST_OF_TWO:
-        return None
+        return np.nan, np.nan, np.nan
     order = np.argsort(logs)
     logs, weights = logs[order], weights[order] / weights.sum()
     mean = float(weights @ logs)
@@ -83,8 +94,6 @@ def two_around_median(logs: Values, weights: Values) -> tuple[float, float] | No
         float(weighted_quantiles(logs[side], weights[side], [0.5])[0])
         for side in (slice(n_thin), slice(n_thin, None))
     )
-    is_even = _EVEN[0] <= shares[best] <= _EVEN[1]
     explained = between[best] > _EXPLAINED * float(weights @ (logs - mean) ** 2)
-    if not (is_even and explained and wider - thinner > np.log(_RATIO)):
-        return None
-    return float(np.exp(thinner)), float(np.exp(wider))
+    are_two = explained and wider - thinner > np.log(_RATIO)
+    return float(np.exp(thinner)), float(np.exp(wider)), float(shares[best] if are_two else np.nan)

@@ -30,6 +30,7 @@ from hypervlad.fibres.profile_network import (
     log_spectrum,
 )
 from hypervlad.images.resampling import correlated, gaussian_taps, halved
+from hypervlad.statistics.groups import weighted_quantiles
 
 # Lines. Scales in steps of the square root of 2, after Lindeberg. With a third more or less reach
 # of the Gaussian, medians of 12 synthetic mats change by 1 to 2 %.
@@ -61,7 +62,11 @@ _MOVED = 0.3  # probability from which a place is moved to the fibre's middle
 _TURN = 0.3  # radians, at most
 
 _USUAL_AREA = 360_000  # pixels, up to which the number of places does not grow
-_MAX_BLUR, _MIN_SHARP = 3.2, 64  # in pixels, of what the network has learnt
+# In pixels, of what the network has learnt: blur, and the tenth of the diameters; least side.
+_MAX_BLUR, _MAX_LEAST, _MIN_SHARP = 3.2, 28.0, 64
+# Of wide ribbons at a smaller size: their area over that of what looked like fibres, and over that
+# of the image, and the ratio of diameters.
+_BETTER, _LEAST_WIDE, _WIDER = 1.5, 0.2, 2.0
 
 # Which places follow each other. With a third more or less, these medians change by less than
 # 0.1 %. With gaps twice as wide, as many single fibres of 32 deposits are found, to 1 %.
@@ -183,6 +188,15 @@ class Appearance:
     look: str
     blur: float
 
+    @property
+    def explained(self) -> tuple[float, float, float]:
+        """Return the area of fibres, and the tenth and the median of their diameters, by length."""
+        places = self.places.chosen(self.places.probability > PROBABILITY)
+        if not len(places):
+            return 0.0, 0.0, 0.0
+        least, typical = weighted_quantiles(places.diameter, places.length, [0.1, 0.5]).tolist()
+        return float(places.length @ places.diameter), least, typical
+
 
 def find_places(
     field: Field, signs: Sequence[float], n: int, network: ProfileNetwork
@@ -221,22 +235,44 @@ def sharp_field(
 ) -> tuple[Field, Appearance | None, float]:
     """Return an image without more blur than the network knows, its fibres, and its pixels' size.
 
-    An image with more is halved until it has less: it loses nothing, unless it is a fine pattern.
+    An image with more, or with wide fibres alone, is halved until it has less: it loses nothing,
+    unless it is a fine pattern. At a quarter or an eighth of the size, wide ribbons are fibres, of
+    which only the edges look like some before.
     """
-    step, first = 1.0, None
-    while True:
-        field = Field.of(normalised_contrast(pixels, name), allowed)
-        n = int(np.clip(n_places[0] * pixels.size / _USUAL_AREA, *n_places))
-        found = find_places(field, signs, n, network)
-        if found is not None and first is not None:
-            found = replace(found, negative=first.negative)  # halved, gaps look like lines
-        if found is None or found.blur <= _MAX_BLUR:
-            return field, found, step
-        smaller = halved(pixels)
-        if min(smaller.shape) < _MIN_SHARP or np.ptp(smaller) < 0.1 * np.ptp(pixels):
-            return field, found, step
-        first = first or found
-        pixels, allowed, step = smaller, halved(allowed.astype(np.float32)) > 0, 2 * step
+    sizes = [(pixels, allowed)]
+
+    def has(level: int) -> bool:
+        while len(sizes) <= level:
+            before, own = sizes[-1]
+            smaller = halved(before)
+            if min(smaller.shape) < _MIN_SHARP or np.ptp(smaller) < 0.1 * np.ptp(before):
+                return False
+            sizes.append((smaller, halved(own.astype(np.float32)) > 0))
+        return True
+
+    def at(level: int) -> tuple[Field, Appearance | None]:
+        field = Field.of(normalised_contrast(sizes[level][0], name), sizes[level][1])
+        n = int(np.clip(n_places[0] * field.contrast.size / _USUAL_AREA, *n_places))
+        return field, find_places(field, signs, n, network)
+
+    level, (field, found) = 0, at(0)
+    first = found
+    while found is not None and has(level + 1):
+        if found.blur <= _MAX_BLUR and found.explained[1] <= _MAX_LEAST:
+            break
+        level, (field, found) = level + 1, at(level + 1)
+    area, _, typical = (0.0, 0.0, 0.0) if found is None else found.explained
+    for coarse in (2, 3):
+        if level or not has(coarse):
+            break
+        smaller, wide = at(coarse)
+        own, _, diameter = (0.0, 0.0, 0.0) if wide is None else wide.explained
+        is_better = own * 4**coarse > max(_BETTER * area, _LEAST_WIDE * pixels.size)
+        if is_better and diameter * 2**coarse > _WIDER * typical:
+            level, field, found = coarse, smaller, wide
+    if level and found is not None and first is not None:
+        found = replace(found, negative=first.negative)  # halved, gaps look like lines
+    return field, found, 2.0**level
 
 
 def moved(field: Field, places: Places, judged: Judged) -> Places:

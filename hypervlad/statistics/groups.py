@@ -83,7 +83,11 @@ class Ratio(NamedTuple):
         if low > 1 or high < 1:
             return "they differ"
         is_known = not (math.isnan(low) and math.isnan(high))  # one end may be open
-        return "no difference shown" if is_known else "two samples of each are needed, or more"
+        return (
+            "no difference shown"
+            if is_known
+            else "more images are needed, of two samples of each at least"
+        )
 
     def text(self, what: str) -> str:
         """Return the ratio of `what`, its interval, and the `verdict`, as commands print it."""

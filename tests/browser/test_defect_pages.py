@@ -113,10 +113,7 @@ FIRST = "Mark as false alarm: a/1.png, region 1"
 
 @pytest.fixture
 def marked(browser, tmp_path):
-    """A page of three images: of the first, three regions are found and a faint defect is not.
-
-    One of these regions is in a hole of another.
-    """
+    """A page: three regions of its first image are found, one in a hole, a faint defect is not."""
     image, _ = blotted(0, (30, 44), radius=10)
     image[blotted(0, (30, 44), radius=6)[1]] = 0.5
     image[29:31, 43:45] = 0.15

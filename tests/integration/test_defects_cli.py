@@ -117,7 +117,9 @@ def test_groups_are_compared_each_copy_once(model, folder, tmp_path):
     own = [row for row in rows if row["group"] == "p" and row["path"] != "p9.png"]
     mean = 100 * np.mean([float(row["area_fraction"]) for row in own])
     assert re.search(r"defective area of p over f: .* \(95 % from .*\): they differ", said)
-    assert re.search(r"defective area of q over p: \S+: two samples of each are needed", said)
+    assert re.search(
+        r"defective area of q over p: \S+: more images are needed, of two samples of each", said
+    )
     notes = run("report", out, "-o", tmp_path / "paper", "--quiet").stdout
     assert "without p9.png, a copy of other images" in notes
     assert "all groups together are counted without q0.png, a copy of images in other" in notes

@@ -97,6 +97,17 @@ def test_tables_agree_with_the_library(folder, first):
     assert len(page.images) == 4
 
 
+def test_what_is_doubtful_stays_in_tables_and_pages(folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = np.asarray(Image.open(folder / "a.png"))
+    Image.fromarray(pixels // 48 * 48).save(tmp_path / "in" / "few.png")
+    for options in ((), ("--resume",)):
+        said = run(tmp_path / "in", "-o", tmp_path / "out", "-q", *options)
+        files = (tmp_path / "out" / f"diameters.{each}" for each in ("csv", "html"))
+        for text in (said.stderr, *(file.read_text("utf-8") for file in files)):
+            assert "grey levels: edges may" in " ".join(text.split())
+
+
 def test_images_are_measured_again_with_other_options(folder, found, again):
     again("--polarity", "dark")
     assert {row["polarity"] for row in rows_of(found / "diameters.csv")} == {"dark"}

@@ -25,10 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))]
 
 
 def blocks(page):
-    """Return a page's blocks of Python and of commands, in order: language, text, and output.
-
-    The output is the ``text`` block that follows, or nothing.
-    """
+    """Return a page's blocks of Python and of commands: language, text, and what it shows next."""
     text = page.read_text(encoding="utf-8")
     block = r"^```(python|console)\n(.*?)^```\n(?:\n```text\n(.*?)^```)?"
     return re.findall(block, text, flags=re.DOTALL | re.MULTILINE)

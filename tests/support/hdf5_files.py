@@ -51,10 +51,7 @@ def write_velox(path, images, others=(), titles=(), version=13, **options):
 
 
 def write_dm5(path, images, thumbnail=True, scale=(0.5, 0.5), units=b"nm", **options):
-    """Write arrays (..., H, W) as the images of a DM5 file, after a thumbnail.
-
-    Those of 32 bits without a sign are packed colours.
-    """
+    """Write arrays (..., H, W) to a DM5 file, after a thumbnail; of uint32, packed colours."""
     grey = {"uint8": 6, "int16": 1, "uint16": 10, "float32": 2, "uint32": 23}
     with h5py.File(path, "w") as file:
         if thumbnail:

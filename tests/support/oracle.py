@@ -55,10 +55,7 @@ def _enlargement(n_in, n_out):
 
 
 def residual_sums(columns, words, nearest):
-    """Return the sum of hypercolumn minus codeword over the hypercolumns nearest to each codeword.
-
-    Codewords that are given must be the nearest, but for the last digits of single precision.
-    """
+    """Return sums of hypercolumn minus codeword; those given as nearest must be, but for digits."""
     distances = np.stack([((columns - word) ** 2).sum(axis=1) for word in words], axis=1)
     least = distances.min(axis=1)
     if nearest is None:
@@ -142,10 +139,7 @@ def _sums_of(encoder, raw, image_size, given):
 
 
 def check_against_oracle(images, name, codebook="joint", *, module, maps=None, **options):
-    """Compare the vector of the last image, of a codebook of the others; return the difference.
-
-    The weights are those of the module, which has the network's layers.
-    """
+    """Compare the last image's vector, by a codebook of the others and a module's weights."""
     options = {"image_size": None, "sampling": 3000, "random_state": 0} | options
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pth"

@@ -9,10 +9,7 @@ _METHODS = ("transform", "predict", "predict_proba", "decision_function", "score
 
 
 class OnRows:
-    """Mixed in before an estimator of images: each row of a 2-D array is an image.
-
-    A subclass may say how a row becomes an image, and what the labels are.
-    """
+    """Mixed in before an estimator of images: each row of a 2-D array is an image."""
 
     min_samples = 1
 

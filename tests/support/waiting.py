@@ -9,10 +9,7 @@ PATIENCE = 300.0  # seconds: no machine on which tests can run at all is so slow
 
 
 def wait_until(condition, what):
-    """Return what a condition returns once that is true; fail when it never is.
-
-    The time decides nothing but when to give up on an event that must come.
-    """
+    """Return what a condition returns once that is true; time only decides when to give up."""
     deadline, pause = time.monotonic() + PATIENCE, 0.01
     while not (found := condition()):
         if time.monotonic() > deadline:

@@ -267,10 +267,7 @@ def columns_of(scorer, image):
 
 
 def labels_of(mask):
-    """1 for cells that are defective by three tenths, 0 for those without defects, else NaN.
-
-    If none is so defective, the most defective ones are.
-    """
+    """1 for cells that are defective by three tenths, or most, 0 without defects, else NaN."""
     if mask is None:
         return np.zeros(180)
     share = mask.reshape(12, CELL, 15, CELL).mean((1, 3)).ravel()

@@ -50,7 +50,8 @@ def of_kinds(*kinds, seed=0) -> FibreDiameters:
         ([(8, 0.1, 60), (20, 0.15, 30)], 2),
         ([(10, 0.3, 80)], 1),
         ([(10, 0.3, 40), (12, 0.1, 40)], 1),  # not apart
-        ([(8, 0.02, 4), (20, 0.02, 4)], 1),  # too few
+        ([(8, 0.02, 4), (20, 0.02, 4)], 0),  # too few, of two widths
+        ([(10, 0.2, 12)], 1),
         ([(8, 0.02, 5)], 0),
     ],
 )
@@ -99,11 +100,13 @@ def test_images_of_one_sample_count_once():
         one.ratio("a", "c")
 
 
-def test_an_image_counts_once_and_facts_are_of_all() -> None:
+def test_an_image_counts_once_and_facts_are_of_all(recwarn) -> None:
     found = [replace(measured(np.full(9, d)), refused={"x": 1}, blur=d) for d in (1.0, 2.0, 4.0)]
     found[1] = replace(found[1], polarity="dark")
-    with pytest.warns(UserWarning, match="1 image is a copy of others"):
-        (group,) = compare_groups([*found, found[0]]).groups
+    group, _ = compare_groups([*found, found[0], found[0]], [*"aaaab"]).groups
+    own, between = (str(each.message) for each in recwarn)
+    assert own.startswith("1 image is a copy of others in the same group")
+    assert between.startswith("1 image is in several groups, as copies")
     facts = group.places.refused, group.places.blur, group.places.polarity
     assert (group.n_images, *facts) == (3, {"x": 3}, 2, "bright and dark")
 

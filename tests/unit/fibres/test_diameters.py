@@ -122,6 +122,17 @@ def parallel(*diameters, levels=(1,)):
     return image
 
 
+def test_wide_ribbons_are_no_pairs_of_thin_lines():
+    (rows, columns), image = np.mgrid[:500, :600], np.zeros((500, 600))
+    for turn, at in ((0.2, 150), (-0.3, 330), (1.3, 0)):
+        inwards = 55 - abs((rows - at) * np.cos(turn) - (columns - 300) * np.sin(turn))
+        level = 0.5 + 0.3 * np.exp(-np.maximum(inwards, 0) / 1.5)  # bright edges
+        image = np.where(inwards > 0, level, image * (1 - 0.3 * (inwards > -8)))
+    image = gaussian_filter(image, 0.9) + np.random.default_rng(0).normal(0, 0.05, image.shape)
+    interval = fibre_diameters(image).interval
+    assert 102 < interval.low < 110 < interval.high < 120
+
+
 _STEPS = np.linspace(0, 1, 40)
 _ROUND = np.sqrt(1 - _STEPS**2)
 _ROW = parallel(*3 * [12 * _STEPS[1:, None]], levels=-np.diff(_ROUND))

@@ -387,15 +387,13 @@ def test_soft_particles_end_where_their_thickness_does(power, side, radius, blur
 
 @pytest.mark.filterwarnings("ignore:.*a paler zone")
 def test_faint_shells_around_cores_make_sizes_uncertain():
-    def cores(shell):
-        image = np.zeros((240, 300))
-        for row, column in itertools.product(range(30, 240, 60), range(30, 300, 60)):
-            distance = np.hypot(*np.ogrid[-row : 240 - row, -column : 300 - column])
-            image += np.clip(12.5 - distance, 0, 1) + shell * np.clip(18.5 - distance, 0, 1)
-        noise = np.random.default_rng(0).normal(0, 0.04, image.shape)
-        return find_particles(ndimage.gaussian_filter(image, 0.8) + noise)
-
-    plain, faint = cores(0), cores(0.07)
+    rows, columns = np.indices((240, 300)) % 60 - 30
+    core, shell = (np.clip(radius - np.hypot(rows, columns), 0, 1) for radius in (12.5, 18.5))
+    noise = np.random.default_rng(0).normal(0, 0.04, core.shape)
+    plain, faint = (
+        find_particles(ndimage.gaussian_filter(each, 0.8) + noise)
+        for each in (core, core + 0.07 * shell)
+    )
     assert len(plain) == len(faint) == 20
     assert ("a paler zone surrounds" in faint.note, plain.note) == (True, "")
     assert plain.finding_range.size_high < 1.2 < 18 / 12 < faint.finding_range.size_high

@@ -81,8 +81,7 @@ ONCE = {}
 def find_once(image, **polarity):
     """Find particles, which takes long, once in each image, of which there are copies."""
     key = image.read_bytes(), *polarity.values()
-    if key not in ONCE:
-        ONCE[key] = find_particles(image, **polarity)
+    ONCE[key] = ONCE.get(key) or find_particles(image, **polarity)
     return ONCE[key]
 
 
@@ -445,13 +444,12 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
 
 
 def test_ratios_of_groups_leave_out_what_finding_does_wrong_in_both(tmp_path):
-    rng = np.random.default_rng(0)
+    rows, columns = np.indices((160, 160))
     for seed in range(8):
-        labels = np.zeros((160, 160), np.uint16)
-        for k, side in enumerate(rng.integers(8, 24, 25)):
-            top, left = np.array(divmod(k, 5)) * 30 + 4
-            labels[top : top + side, left : left + side] = k + 1
-        tifffile.imwrite(tmp_path / f"{seed}.tif", labels)
+        sides = np.random.default_rng(seed).integers(8, 24, (6, 6))[rows // 30, columns // 30]
+        labels = (rows // 30 * 6 + columns // 30 + 1) * (np.maximum(rows, columns) < 150)
+        labels *= (np.maximum(rows % 30, columns % 30) - 4 < sides) & (rows % 30 > 3)
+        tifffile.imwrite(tmp_path / f"{seed}.tif", (labels * (columns % 30 > 3)).astype(np.uint16))
     names = {"groups": [*"aaaabbbb"], "samples": [*"12345678"]}
     found, _ = find(tmp_path / "found", tmp_path, tifffile.imread, **names)
     table = pd.read_csv(found.path / "fields.csv")
@@ -461,11 +459,10 @@ def test_ratios_of_groups_leave_out_what_finding_does_wrong_in_both(tmp_path):
     result = FoundFolder(found.path).count()
     doubts = {group: result.particles[group].finding_reach(result.measure) for group in "ab"}
     squares = np.zeros(2)
-    for group, (_, sizes) in result.groups.items():
-        row = sizes.query("by == 'number'").iloc[-1]
-        ends = np.log(row[["d50_low", "d50_high"]].astype(float) / row["d50"]).to_numpy()
-        own = ends**2 - doubts[group] ** 2 + (doubts[group] - 0.5 * doubts["b"]) ** 2
-        squares += own[:: 1 if group == "b" else -1]
+    for (group, (_, sizes)), way in zip(result.groups.items(), (-1, 1), strict=True):
+        ends = sizes[sizes["by"] == "number"].iloc[-1][["d50_low", "d50", "d50_high"]].astype(float)
+        own = np.diff(np.log(ends)) ** 2 - doubts[group] ** 2
+        squares += (own + (doubts[group] - 0.5 * doubts["b"]) ** 2)[::way]
     ((*_, value, interval),) = result.ratios()["D50"]
     expected = value * np.exp([-1, 1] * np.sqrt(squares))
     assert [interval.low, interval.high] == pytest.approx(expected)

@@ -22,10 +22,7 @@ Step = float | list[str]
 
 
 def interrupt():
-    """Call what Python has for Ctrl-C; the signal itself is sent in `tests/processes`.
-
-    Sent here, it ended the process after some other tests, whatever handler Python had.
-    """
+    """Call what Python has for Ctrl-C: a signal sent here ended the process after other tests."""
     signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
 
 
