@@ -52,7 +52,8 @@ _MOSTLY, _NOTED, _LEAST_BLOCKS = 0.6, 0.2, 12
 _OF_WINDOW = (
     "the fraction depends on the window: this image ({:.0%} of windows of {} px are aligned, about "
     "{:.0%} of those of {} px); a window that one or two fibres fill counts as aligned, also where "
-    "fibres lie at random: choose one of several fibres' widths"
+    "fibres lie at random, and one with ends of fibres often does not: choose one of several "
+    "fibres' widths, below their length"
 )
 _UNSURE = 0.2  # probability by a model, up to 1 less this, of windows that may be aligned or not
 
