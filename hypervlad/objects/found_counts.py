@@ -33,6 +33,8 @@ from hypervlad.statistics.groups import NORMAL_FACTOR, Ratio, with_error
 if TYPE_CHECKING:
     import pandas as pd
 
+#: What is said of an image in which particles have a second edge, that of a shell.
+SHELLS_OUTLINED = "the shells are outlined"
 _NO_CLASS = "no class"  # of particles beside those to which people gave one, and no model
 _MIN_FIELDS = 2  # whose true outlines are known
 # Of true particles, below which corrections mean little: of 60 of titania in four images, intervals
@@ -309,6 +311,16 @@ def count_found(
                 f"how many particles there are cannot be told from {name_some(vague)}: correct "
                 "their outlines by hand, or leave them out"
             )
+    of_finder = [field.micrograph for field in fields if not field.by_person]
+    is_own = field_table["micrograph"].isin(of_finder) & (field_table["particles"] > 0)
+    doubts = field_table.loc[is_own, "doubt"].astype(object).fillna("").astype(str)
+    n_shells = int(doubts.str.contains(SHELLS_OUTLINED, regex=False).sum())
+    if 0 < n_shells < len(doubts):
+        notes.append(
+            f"in {n_shells} of {counted(len(doubts), 'image')}, {SHELLS_OUTLINED} around cores, in "
+            "the others what stands out most: sizes may differ for that alone; "
+            + by_reader("find them again with --set layer=outer", "correct some images, and learn")
+        )
     once = [field for field in fields if field.micrograph not in twice]
     particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
     groups = dict.fromkeys(field.group for field in fields if field.group)

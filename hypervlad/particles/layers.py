@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.objects.found_counts import SHELLS_OUTLINED
 from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, grown_window, renumbered
 
@@ -33,7 +34,7 @@ _MIN_ALONE, _MIN_COVERED, _MAX_CONCAVE = 0.95, 0.8, 0.12
 _MORE_CONVEX = 0.03  # outlines of shells than those before, with gaps along the inner edge
 _OF_SHELLS = (
     "around many particles, a second, fainter edge shows, {:.2g} times as wide, as of shells "
-    "around cores: the shells are outlined; for the cores alone, "
+    f"around cores: {SHELLS_OUTLINED}; for the cores alone, "
 )
 _OF_SPOTS = (
     "several small particles lie upon larger, fainter ones, as metal on a support: the small ones "
