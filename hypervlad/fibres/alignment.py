@@ -260,9 +260,10 @@ def _fraction(
     proba = None if isinstance(method, str) else _proba_of(method, grey, grid)
     sums = _window_sums(field, grid)
     found = classify_windows(sums, grid, window, tolerance, proba)
-    of_double = _fraction_of_double(sums, grid, tolerance)
-    if proba is None and found.fraction > _NOTED and of_double < _MOSTLY * found.fraction:
-        note_doubt(name, _OF_WINDOW.format(found.fraction, window, of_double, 2 * window))
+    if proba is None and found.fraction > _NOTED:
+        of_double = _fraction_of_double(sums, grid, tolerance)
+        if of_double < _MOSTLY * found.fraction:
+            note_doubt(name, _OF_WINDOW.format(found.fraction, window, of_double, 2 * window))
     return found
 
 

@@ -258,9 +258,11 @@ def sharp_field(
 
     level, (field, found) = 0, at(0)
     first = found
-    while found is not None and has(level + 1):
-        if found.blur <= _MAX_BLUR and found.explained[1] <= _MAX_LEAST:
-            break
+    while (
+        found is not None
+        and (found.blur > _MAX_BLUR or found.explained[1] > _MAX_LEAST)
+        and has(level + 1)
+    ):
         level, (field, found) = level + 1, at(level + 1)
     area, _, typical = (0.0, 0.0, 0.0) if found is None else found.explained
     for coarse in (2, 3):
