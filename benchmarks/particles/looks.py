@@ -29,6 +29,14 @@ _ALONE: dict[str, Any] = {"pile": 0, "empty": 0, "stains": 0, "clutter": 0, "gra
 _PLAIN = _ALONE | {"lattice": 0, "clinging": (0, 0), "contrast_to_noise": (5, 20)}
 PLAIN_DISCS = _PLAIN | {"shapes": ("disc",), "profiles": ("flat",), "spread": (0.02, 0.2)}
 _PAIRS = PLAIN_DISCS | {"diameter": (24, 60), "cover": (0.1, 0.3), "clinging": (0.5, 0.5)}
+
+
+def _overlapping(share: float) -> Looks:
+    """Return discs of which a share is placed upon another, at 1.2 to 1.8 radii."""
+    apart = (0.6, 0.9) if share else (1.02, 1.02)
+    return Looks(**_PAIRS | {"cover": (0.05, 0.15), "clinging": (share, share), "apart": apart})
+
+
 LOOKS = {
     "discs apart": Looks(**PLAIN_DISCS | {"cover": (0.05, 0.2), "apart": (1.1, 1.1)}),
     "dense discs, dark": Looks(**PLAIN_DISCS | {"lattice": 1, "diameter": (12, 60), "dark": 1}),
@@ -46,6 +54,7 @@ LOOKS = {
     ),
     "overlap, 1.4 radii apart": Looks(**_PAIRS | {"apart": (0.7, 0.7)}),
     "overlap, 1.1 radii apart": Looks(**_PAIRS | {"apart": (0.55, 0.55)}),
+    **{f"overlap, {share:.0%} of discs": _overlapping(share) for share in (0, 0.1, 0.2, 0.3, 0.4)},
     "any shapes, touching": Looks(**_PLAIN | {"clinging": (0.5, 0.9)}),
     "rods side by side": Looks(
         **_PLAIN | {"shapes": ("rod",), "rows": 1, "diameter": (16, 60), "spread": (0.02, 0.2)}

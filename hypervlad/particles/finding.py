@@ -23,6 +23,7 @@ from hypervlad.particles.decoder import brightness_of
 from hypervlad.particles.doubt import either_polarity, finding_range, main_doubt
 from hypervlad.particles.fainter import STILL_FOUND, bare_regions, evened, faint_spots
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
+from hypervlad.particles.overlaps import silhouettes
 from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound
 from hypervlad.particles.scales import FEW, Scales, Search
 from hypervlad.particles.soft_edges import to_soft_edges
@@ -33,6 +34,10 @@ _RANGES = (5, 10, 20)  # of grey values, as multiples of the noise
 _OTHERS = (
     "{} regions look like particles, too, in this image ({:,}); if these are meant, say so by the "
     "polarity"
+)
+_OVERLAPS = (
+    "regions between two particles that have the contrast of both together are taken for overlaps, "
+    "not for particles"
 )
 _FOR_SPECKS = "lower min_area, or enlarge the image"
 _SPECKS = f"{{}} of fewer than {{}} pixels are left out; if these are particles, {_FOR_SPECKS}"
@@ -107,13 +112,14 @@ def find_particles(
     flat or shaded ones, with bright rims or hollow, touching, overlapping or dense, in noise, grain
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Spheres in transmission, whose contrast fades towards the edge, are
-    outlined where their thickness falls to zero. Where uneven light takes more than an eighth of
-    the range of grey values, the image is searched again without it. Left out are regions of less
-    than a fifth of the others' contrast, as dirt, but six or more that are alike, and those whose
-    contrast the texture of the background has by chance: if it has that of most, all are but six or
-    more that are much clearer, unless two fifths of the image look like particles, and so are
-    five or fewer that are nearly as faint. Branched particles may be found in pieces, which
-    `number_range` says.
+    outlined where their thickness falls to zero. Where two particles overlap in transmission and
+    the overlap has the contrast of both, it is part of one of them. Where uneven light takes more
+    than an eighth of the range of grey values, the image is searched again without it. Left out are
+    regions of less than a fifth of the others' contrast, as dirt, but six or more that are alike,
+    and those whose contrast the texture of the background has by chance: if it has that of most,
+    all are but six or more that are much clearer, unless two fifths of the image look like
+    particles, and so are five or fewer that are nearly as faint. Branched particles may be found in
+    pieces, which `number_range` says.
 
     Parameters
     ----------
@@ -191,6 +197,8 @@ def _described(
         sample, scales, labels = _in_even_light(sample, scales, labels, known)
         scales, labels = _again(scales.in_own_contrast(known, labels), scales, labels, known)
         scales, labels, note = _of_layer(scales, labels, known, layer)
+        if not note:
+            scales, labels, note = _without_overlaps(scales, labels, known)
     n_beside = drop_hidden(labels, sample, scales.min_area)
     if labels.any():
         scales, labels, missed, note_of_missed = _with_faint(scales, sample, labels, known)
@@ -276,6 +284,19 @@ def _of_layer(
         if (outlined := alone.outlined(own, labels, seen.concave)) is not None:
             return again, outlined, alone.note
     return scales, labels, NO_LAYER if layer != "auto" else ""
+
+
+def _without_overlaps(
+    scales: Scales, labels: LabelMap, known: Polarity
+) -> tuple[Scales, LabelMap, str]:
+    """Return the same without what two particles in transmission show where they overlap."""
+    grey = silhouettes(scales.grey, labels, 1 if known == "bright" else -1)
+    if grey is not None:
+        again = Scales(grey, scales.min_area)
+        own = again.found(known).labels
+        if np.mean(own[labels > 0] > 0) >= STILL_FOUND:
+            return again, own, _OVERLAPS
+    return scales, labels, ""
 
 
 def _with_faint(

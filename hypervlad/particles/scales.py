@@ -340,15 +340,15 @@ class Scales:
             self._look(polarity, scale / 2)
         with usual_torch():
             fields = self._network.fields(grey, _TILE, polarity == "dark", self._brightness[scale])
-        self._background[polarity, scale] = fields[0].copy()
         limits = _EDGE, _CERTAIN[scale]
         parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
         smaller = self._in_size(polarity, scale / 2, grey.shape) if has_smaller else None
         joined, doubt = self._joiner.join(parts, fields, smaller)
-        del smaller  # of the largest images, it takes 256 MB
+        self._background[polarity, scale] = background = fields[0].copy()
+        del smaller, fields  # of the largest images, they take half a gigabyte
         # The whole image's are not needed as pieces: particles take their place.
         labels = joined.particles(None if scale < 1 else joined.pieces)
-        labels = likely_parts(labels, fields[0], least_area, *limits)
+        labels = likely_parts(labels, background, least_area, *limits)
         if scale < 1:
             # What is no brighter than its surroundings must not take the place of what lies on it.
             steps = edges_of(grey, labels, 1 if polarity == "bright" else -1).steps
@@ -356,10 +356,10 @@ class Scales:
             self._seen[polarity, scale] = joined.within(labels)
             return labels
         self._doubt[polarity] = doubt
-        pieces, n = ndimage.label(fields[0] < _EDGE, EIGHT)
+        pieces, n = ndimage.label(background < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
         is_speck = ((areas >= _MIN_PIECE) & (areas < least_area))[pieces]
-        at = np.flatnonzero(is_speck & (fields[0] < _SURELY))
+        at = np.flatnonzero(is_speck & (background < _SURELY))
         self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
 
