@@ -319,19 +319,22 @@ class OutlineFiles:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
-    def detection(self, fields: Iterable[Field], unit: str, min_area: int) -> Detection | None:
+    def detection(self, fields: Sequence[Field], min_area: int) -> Detection | None:
         """Return what finding missed and invented in fields whose found outlines were replaced.
 
-        None if those that were found are kept of none.
+        In nanometres, of those with a pixel size, if any field has one, as only these are counted
+        then. None if those that were found are kept of none.
         """
-        pairs = list[Any]()
+        pairs, is_scaled = list[Any](), any(field.pixel_size for field in fields)
         for field in fields:
+            if not field.by_person or (is_scaled and not field.pixel_size):
+                continue
             kept, _ = self._numbered("replaced", field.micrograph)
             if kept and self.path(field.micrograph).exists():
                 found = read_outlines(kept[0], shape=field.shape)
                 own = self.read(field.micrograph, field.shape)
                 pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))
-        return Detection.of(pairs, unit, min_area) if pairs else None
+        return Detection.of(pairs, "nm" if is_scaled else "px", min_area) if pairs else None
 
     def formats(self) -> list[str]:
         """Return the other formats that the folder has: each is written anew with its outlines."""

@@ -409,11 +409,9 @@ def test_outlines_that_were_changed_are_measured_again_before_they_are_counted(c
     notes = [note for note in begun(result.notes) if "correct" not in note]
     assert notes == ["the outlines of a.pn", "without 1 particle t"]
     assert result.counts["particles"].iloc[-1] == 6
-    kept = FoundFolder(classified.path)
-    rest = before.drop(index=2).reset_index(drop=True)
-    pd.testing.assert_frame_equal(
-        *(each.drop(columns="left_out") for each in (kept.table, rest)), check_dtype=False
-    )
+    kept, rest = FoundFolder(classified.path), before.drop(index=2).reset_index(drop=True)
+    tables = (each.drop(columns="left_out") for each in (kept.table, rest))
+    pd.testing.assert_frame_equal(*tables, check_dtype=False)
     assert kept.field_table["particles"].tolist() == [2, 1, 2, 0, 2]
     file.unlink()
     again = kept.count()
@@ -760,9 +758,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     sizes = PixelSizes(files, {tmp_path / "images" / "z.png": 0.02})
     options = {"detection": known, "pixel_size": sizes}
     found = find(tmp_path / "found", tmp_path / "images", **options)[0]
-    again = found.detection
-    np.testing.assert_array_equal(again.pairs, pairs)
-    assert (again.unit, again.n_fields) == ("nm", 3)
+    np.testing.assert_array_equal(found.detection.pairs, pairs)
+    assert (found.detection.unit, found.detection.n_fields) == ("nm", 3)
     note = found.count().notes[0]
     assert note.endswith("2 of 3 particles were found, and 1 of 3 outlines is false")
     assert found.count().correction == "corrected for what finding misses"
@@ -782,9 +779,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     assert text.count("are not corrected for what finding misses") == 3  # a note, counts, sizes
     (found.path / "detection.csv").unlink()
     assert "correct all outlines of two or more" in str(found.count().notes)
-    names = ["a.png", "z.png"]
     assert "finding" in set(found.count().budget["source"])  # not known
-    before = found.table["micrograph"].value_counts()
+    n_found = int(found.table["micrograph"].isin(["a.png", "z.png"]).sum())
     # A person deletes the first outline of each, here in the file of the folder.
     write_outlines(found.path / "outlines/a.png_rois.geojson", found.outlines("a.png")[1:])
     write_outlines(found.path / "outlines/z.png.tif", found.outlines("z.png")[1:])
@@ -798,10 +794,14 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
         assert own[quantity, "pixel size"] == pytest.approx(of_scale, rel=1e-3)
         assert own[quantity, "scale bar"] == pytest.approx(of_scale * 2 / 3, rel=1e-3)
     assert budget["per_um2", "finding"] > 0
-    n_found, weighted = int(before[names].sum()), result.particles[""]
-    assert (weighted.detection.pairs[:, 1] > 0).sum() == n_found - 2
-    assert (weighted.detection.pairs[:, 2] > 0).sum() == n_found
+    weighted = result.particles[""]
+    n_each = (weighted.detection.pairs[:, 1:] > 0).sum(axis=0).tolist()
+    assert n_each == [n_found - 2, n_found]
     assert weighted.weights.max() == 1.0 > weighted.weights.min()  # corrected fields are true
+    partly = edit(found, "pixel_size_nm", None, row=1, file="fields.csv").detection  # of a.tif
+    np.testing.assert_array_equal(partly.pairs, weighted.detection.pairs)
+    partly = edit(found, "pixel_size_nm", None, row=0, file="fields.csv").detection  # of a.png
+    assert (partly.unit, partly.n_fields) == ("nm", 1)
 
 
 @pytest.mark.filterwarnings("ignore:the outlines of 1 image")
