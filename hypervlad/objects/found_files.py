@@ -118,7 +118,8 @@ class FoundFiles:
         readable = [each for each in self.fields if each.micrograph not in self.unreadable]
         known = found_tables.read_detection(self.path / DETECTION)
         smallest = self.run["finder"].get("min_area", MIN_AREA)
-        here = self.outline_files.detection(readable, smallest)
+        cut = found_tables.cut_off(self.table)
+        here = self.outline_files.detection(readable, cut, smallest)
         if here is None or known is None or known.unit != here.unit:
             return here or known
         return known.joined(here)

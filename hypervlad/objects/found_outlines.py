@@ -319,11 +319,14 @@ class OutlineFiles:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
-    def detection(self, fields: Sequence[Field], min_area: int) -> Detection | None:
+    def detection(
+        self, fields: Sequence[Field], cut: Mapping[str, Sequence[int]], min_area: int
+    ) -> Detection | None:
         """Return what finding missed and invented in fields whose found outlines were replaced.
 
         In nanometres, of those with a pixel size, if any field has one, as only these are counted
-        then. None if those that were found are kept of none.
+        then. Outlines that margins `cut` off, by fields, are none: finding leaves them out. None if
+        those that were found are kept of no field.
         """
         pairs, is_scaled = list[Any](), any(field.pixel_size for field in fields)
         for field in fields:
@@ -333,6 +336,8 @@ class OutlineFiles:
             if kept and self.path(field.micrograph).exists():
                 found = read_outlines(kept[0], shape=field.shape)
                 own = self.read(field.micrograph, field.shape)
+                labels = [each.label for each in own]
+                own = own[~np.isin(labels, cut.get(field.micrograph, ()))]
                 pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))
         return Detection.of(pairs, "nm" if is_scaled else "px", min_area) if pairs else None
 

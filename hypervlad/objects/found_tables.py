@@ -218,8 +218,20 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 
 def wrong_outlines(table: pd.DataFrame) -> dict[str, list[int]]:
     """Return the numbers of the outlines that are no particles, by their fields."""
-    own = table[_column(table, "class") == NOT_A_PARTICLE]
-    return {str(name): rows["particle"].tolist() for name, rows in own.groupby("micrograph")}
+    return _numbers(table[_column(table, "class") == NOT_A_PARTICLE])
+
+
+def cut_off(table: pd.DataFrame) -> dict[str, list[int]]:
+    """Return the numbers of the particles that margins or information bars cut, by their fields."""
+    is_inside = (table[["top", "left"]] > 0).all(axis=1)
+    for end, side in (("bottom", "height"), ("right", "width")):
+        is_inside &= table[end] < table[f"field_{side}"]
+    return _numbers(table[is_inside & table["touches_edge"].astype(bool)])
+
+
+def _numbers(table: pd.DataFrame) -> dict[str, list[int]]:
+    by_field = table.groupby("micrograph")["particle"]
+    return {str(name): numbers.tolist() for name, numbers in by_field}
 
 
 def check_replaceable(path: Path, table: pd.DataFrame) -> None:

@@ -56,8 +56,7 @@ def test_workbooks_have_numbers_units_and_no_formulas(found, tmp_path):
     values = pd.DataFrame(rows, columns=table.columns)
     own = ["length_nm", "touches_edge", "group"]
     pd.testing.assert_frame_equal(values[own], table[own], check_dtype=False, rtol=1e-14)
-    fields = list(book["point fields"].values)[2:]
-    assert [row[:2] for row in fields] == list(GROUPS.items())
+    assert [row[:2] for row in list(book["point fields"].values)[2:]] == list(GROUPS.items())
     assert {cell.data_type for row in book["point fields"] for cell in row} == {"s", "n"}
     lines = "a,b,c,d\n007,12345678901234567890,1e5,0.1\n1e5,1,x,nan\n8,2,1,0.12345678901234567\n"
     (tmp_path / "own.csv").write_text(lines)

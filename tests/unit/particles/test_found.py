@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageDraw
 from support.commands import run
 
 from hypervlad import __version__
@@ -269,8 +269,7 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
 
 def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn):
     def outline(path):
-        found = find_particles(path)
-        return replace(found, annotations=[Annotation("scale bar", (0, 0, 4, 9))])
+        return replace(find_particles(path), annotations=[Annotation("scale bar", (0, 0, 4, 9))])
 
     given = tmp_path / "found", [images / "a.png"], outline
     find_in_images(*given, root=images)
@@ -295,8 +294,7 @@ def test_classified_particles_are_measured_on_corrected_outlines(found):
     assert set(found.table["confidence"]) == {0.9, 0.75}
     assert found.classes == ["large", "small"]
     np.testing.assert_array_equal(found.confusion, [[3, 0], [1, 3]])
-    fields = pd.read_csv(found.path / "fields.csv")
-    assert fields["particles"].tolist() == [3, 1, 2, 0, 2]
+    assert pd.read_csv(found.path / "fields.csv")["particles"].tolist() == [3, 1, 2, 0, 2]
 
 
 def test_classes_by_a_person_are_never_lost(images, classified):
@@ -370,8 +368,7 @@ def test_counts_are_those_of_the_table_and_the_fields(classified):
     rule = "feret_max < 100 nm"
     chosen, is_met = found.count(rule), match_rule(found.table, rule)
     assert chosen.counts["particles"].iloc[-1] == is_met.sum() > 0
-    counted = chosen.particles[""].table
-    assert counted.index.tolist() == np.flatnonzero(is_met).tolist()
+    assert chosen.particles[""].table.index.tolist() == np.flatnonzero(is_met).tolist()
     for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
         assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
@@ -586,8 +583,7 @@ def as_labelme(path, outlines):
         for top, left, bottom, right in (each.box for each in outlines)
     ]
     height, width = outlines.shape
-    content = {"shapes": shapes, "imageHeight": height, "imageWidth": width}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps({"shapes": shapes, "imageHeight": height, "imageWidth": width}))
 
 
 def as_label_image(path, outlines):
@@ -795,13 +791,33 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
         assert own[quantity, "scale bar"] == pytest.approx(of_scale * 2 / 3, rel=1e-3)
     assert budget["per_um2", "finding"] > 0
     weighted = result.particles[""]
-    n_each = (weighted.detection.pairs[:, 1:] > 0).sum(axis=0).tolist()
-    assert n_each == [n_found - 2, n_found]
+    assert (weighted.detection.pairs[:, 1:] > 0).sum(axis=0).tolist() == [n_found - 2, n_found]
     assert weighted.weights.max() == 1.0 > weighted.weights.min()  # corrected fields are true
     partly = edit(found, "pixel_size_nm", None, row=1, file="fields.csv").detection  # of a.tif
     np.testing.assert_array_equal(partly.pairs, weighted.detection.pairs)
     partly = edit(found, "pixel_size_nm", None, row=0, file="fields.csv").detection  # of a.png
     assert (partly.unit, partly.n_fields) == ("nm", 1)
+
+
+@pytest.mark.filterwarnings("ignore:an information bar was")
+def test_what_a_bar_cuts_counts_for_none_whoever_outlined_it(tmp_path):
+    rows, columns = np.indices((256, 256))
+    discs = [(rows - r) ** 2 + (columns - c) ** 2 <= 196 for r in (60, 216) for c in (60, 120, 200)]
+    image = Image.fromarray(np.where(np.any(discs, axis=0) & (rows < 216), 180, 60).astype("u1"))
+    ImageDraw.Draw(image).rectangle([0, 216, 255, 255], 0)
+    ImageDraw.Draw(image).text((10, 228), "10.0 kV  x50,000  SE", 255)
+    (images := tmp_path / "images").mkdir()
+    image.save(images / "a.png")
+    found = find(tmp_path / "found", images)[0]
+    labels, before = found.outlines("a.png").label_image(), found.count().counts
+    for number, disc in enumerate(discs[3:], start=4):
+        labels[disc & (rows < 216)] = number
+    write_outlines(found.outlines_file("a.png"), labels)
+    again = find(tmp_path / "again", images, corrected=found)[0]
+    for each in (found, again):
+        counts = each.count().counts.loc[0, ["particles", "count", "per_um2"]].tolist()
+        assert counts == [6, *before.loc[0, ["count", "per_um2"]]]
+    assert found.detection.numbers == "3 of 3 particles were found, and 0 of 3 outlines are false"
 
 
 @pytest.mark.filterwarnings("ignore:the outlines of 1 image")
