@@ -202,12 +202,13 @@ def count_found(
     if 0 < len(unscaled) < len(fields):
         notes.append(note_of_uncounted(unscaled))
         fields = [field for field in fields if field.pixel_size]
-        field_table = field_table[~field_table["micrograph"].isin(unscaled)]
     elif unscaled:
         notes.append(
             "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
             f"several images mean something only if these have one magnification; {give_size()}"
         )
+    counting = [field.micrograph for field in fields]
+    field_table = field_table[field_table["micrograph"].isin(counting)]
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two images")
     twice, in_group = (copies(field_table, "image_digest", *each) for each in ((), ("group",)))

@@ -387,8 +387,12 @@ def in_order(table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
 
 
 def copies(fields: pd.DataFrame, *columns: str) -> list[str]:
-    """Return the images that agree with an earlier one in these columns, such as its digest."""
+    """Return the images that agree with another in these columns, such as its digest.
+
+    The first of those that agree is none of them, and before others, one that a person corrected.
+    """
     own = fields[fields["image_digest"].notna()]
+    own = own.iloc[np.argsort(own["corrected_in"].isna(), kind="stable")]
     return list(own["micrograph"][own.duplicated(list(columns))])
 
 
