@@ -436,6 +436,7 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
     n_each = {name: own[0]["particles"].iloc[-1] for name, own in result.groups.items()}
     assert n_each | {"": result.counts["particles"].iloc[-1]} == {"": 8, "a": 6, "b": 4}
     assert {name: len(own.table) for name, own in result.particles.items()} == n_each | {"": 8}
+    assert "no group" in edit(found, "group", "", row=0, file="fields.csv").count().groups
     write_outlines(found.outlines_file("zz.png"), found.outlines("zz.png")[1:])
     assert found.count().counts["particles"].tolist() == [7]  # corrected ones are counted
     found.outlines_file("zz.png").write_bytes(b"damaged")
