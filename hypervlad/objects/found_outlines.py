@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
 from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.tables import Journal
@@ -449,7 +450,9 @@ def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> N
     own = tuple(replace(each, given_name="") for each in outlines)
     outlines = replace(outlines, outlines=own)
     other, chosen = (Path(f"{stem}{suffix}") for suffix in _OWN)
-    if outlines.do_overlap or any(each.class_name for each in outlines):
+    # A label image of one label in several parts would be read as a mask of several particles.
+    is_apart = len(own) == 1 and ndimage.label(own[0].mask, np.ones((3, 3)))[1] > 1
+    if is_apart or outlines.do_overlap or any(each.class_name for each in outlines):
         chosen, other = other, chosen
     write_outlines(chosen, outlines, pixel_size=pixel_size)
     other.unlink(missing_ok=True)

@@ -106,8 +106,7 @@ def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(place, 
     assert after.is_by_model.sum() == len(new) - n_given, "also where people confirm the model"
     for name, number in reviewed.wrong:
         gone = before.outlines(name).label_image() == number
-        left = after.outlines(name).label_image()
-        assert not left[gone].any()
+        assert not after.outlines(name).label_image()[gone].any()
         removed = read_outlines(found / "removed" / f"{name}-1.tif").label_image()
         assert (removed[gone] == number).all()
         polygons = json.loads((found / "geojson" / f"{name}.geojson").read_text())["features"]

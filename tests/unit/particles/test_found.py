@@ -19,6 +19,7 @@ from hypervlad.images import Annotation, ImageReadError, PixelSizes
 from hypervlad.particles import (
     Detection,
     FoundFolder,
+    Outlines,
     count_particles,
     cut_particles,
     find_in_images,
@@ -488,6 +489,8 @@ def test_outlines_that_change_while_they_are_classified_are_measured_again(found
 
     found.classify(Slow())
     assert found.update() == ["a.png"]
+    found.replace_outlines("z.png", Outlines.of(found.outlines("z.png").label_image()[None] > 0))
+    assert len(found.outlines("z.png")) == 1, "of two parts"
 
 
 def test_damaged_outlines_cost_no_field(found, images):
