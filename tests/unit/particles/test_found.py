@@ -470,7 +470,11 @@ def test_ratios_of_groups_leave_out_what_finding_does_wrong_in_both(tmp_path):
 
 
 def test_marks_follow_outlines_that_have_other_numbers(found):
+    for name, cell, file in (("batch", "1.10", "particles.csv"), ("holder", "007", "fields.csv")):
+        edit(found, name, cell, row=1, file=file)
     found.count(leave_out={"a.png": [(12, 12), (62, 72)]})
+    assert [found.table["batch"][1], found.field_table["holder"][1]] == ["1.10", "007"]
+    assert found.count(rule="batch > 1").counts["particles"].tolist() == [1]
     labels = found.outlines("a.png").label_image()
     write_outlines(found.outlines_file("a.png"), np.where(labels, 4 - labels, 0))
     assert "without 2 particles " in begun(found.count().notes)
