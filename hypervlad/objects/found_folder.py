@@ -395,7 +395,8 @@ class FoundFolder(FoundFiles):
         Raises
         ------
         ImageReadError
-            If outlines are damaged, or have another size than their image.
+            If outlines are damaged, or have another size than their image; or if those of an image
+            with a margin or an information bar were changed, and it is gone.
         ValueError
             As in :func:`count_particles`, :func:`particle_sizes` and :func:`match_rule`.
 
