@@ -22,7 +22,8 @@ _TOO_LARGE = (
     "and a cell 32,767 characters; use the CSV file"
 )
 _NO_VALUES = ("", "nan", "inf", "-inf")  # in columns of numbers
-_IDENTIFIER = re.compile(r"[+-]?(0\d+|\d{16,})")
+# Numbers that would be shown in another way, such as a specimen 1.10 or 1E2.
+_IDENTIFIER = re.compile(r"[+-]?(0\d.*|\d{16,}|\d*[.,]\d+0|[\d.,]+[eE]\d+)")
 _MAX_NAME = 31  # characters of a sheet's name
 _MIN_WIDTH, _MAX_WIDTH = 8, 40  # of columns, in characters
 
@@ -78,8 +79,8 @@ def workbook_of(tables: Iterable[tuple[str, str, Lines]]) -> bytes:
                     _write(sheet, row, column, text, look)
             columns = [[row[n] for _, row in below if n < len(row)] for n in range(len(header))]
             is_text = [
-                name in TEXT_COLUMNS or not _are_numbers(cells, separator)
-                for name, cells in zip(header, columns, strict=True)
+                name in TEXT_COLUMNS or not _are_numbers(cells, separator, has_unit=bool(unit))
+                for name, (_, unit), cells in zip(header, heads, columns, strict=True)
             ]
             widths = [max(len(text), _MIN_WIDTH) for text in names]
             for row, (line, cells) in enumerate(below, len(above)):
@@ -95,13 +96,13 @@ def workbook_of(tables: Iterable[tuple[str, str, Lines]]) -> bytes:
     return content.getvalue()
 
 
-def _are_numbers(cells: Iterable[str], separator: str) -> bool:
+def _are_numbers(cells: Iterable[str], separator: str, *, has_unit: bool) -> bool:
     """Return whether all cells of a column are numbers or truth values, if they are anything.
 
-    Leading zeros, and more digits than a spreadsheet keeps, are of names.
+    Without a unit, what a spreadsheet would not show as it is written is a name.
     """
     return not any(
-        _IDENTIFIER.fullmatch(each)
+        (not has_unit and _IDENTIFIER.fullmatch(each))
         or (isinstance(_value(each, separator), str) and each.lower() not in _NO_VALUES)
         for each in cells
     )

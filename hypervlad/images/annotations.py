@@ -48,7 +48,7 @@ _COLOURED, _TINTED, _MAX_INK, _GREY_SHARE, _DRAWN_SHARE = 64, 16, 0.04, 0.99, 0.
 _NEAR_COLOUR = 16  # pixels beside a mark that compression tints
 _FILL = 4  # pixels around an annotation, from which it is filled
 _BAND = "information bar"
-_EDGES = "margin", _BAND
+EDGES = "margin", _BAND  # the kinds that cut the sample off, as the edge of the image does
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,13 @@ def find_annotations(image: NDArray[Any]) -> list[Annotation]:
     return annotations_in(as_8bit_grey(image), bars, coloured_marks(image))
 
 
-def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -> list[Annotation]:
-    """Find the same in levels of 0 to 255, beside known bars (top, bottom) and coloured marks."""
+def annotations_in(
+    grey: Grey, bars: tuple[int, int], marks: list[Annotation], *, only_edges: bool = False
+) -> list[Annotation]:
+    """Find the same in levels of 0 to 255, beside known bars (top, bottom) and coloured marks.
+
+    With `only_edges`, no scale bars, letters and arrows, which takes a quarter of the time.
+    """
     (height, width), (above, below) = grey.shape, bars
     if marks:
         grey = fill_annotations(grey, ~annotation_mask(marks, (height, width)), marks)
@@ -121,7 +126,7 @@ def annotations_in(grey: Grey, bars: tuple[int, int], marks: list[Annotation]) -
     scan = grey[above : height - below]
     if scan.size:
         around = (Annotation("margin", (0, 0, *scan.shape), each) for each in find_margins(scan))
-        within = [*around, *_drawn_into(scan)]
+        within = [*around, *(() if only_edges else _drawn_into(scan))]
         found += [replace(each, box=_shifted(each.box, above)) for each in within]
     return sorted([*found, *marks], key=lambda each: each.box)
 
@@ -143,7 +148,7 @@ def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -
 
 def margin_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -> Mask:
     """Return where margins and information bars are: there, the sample is cut off as by an edge."""
-    return annotation_mask([each for each in annotations if each.kind in _EDGES], shape)
+    return annotation_mask([each for each in annotations if each.kind in EDGES], shape)
 
 
 def fill_annotations(

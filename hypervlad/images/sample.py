@@ -321,14 +321,18 @@ def read_sample(
 
 
 def annotations_of(
-    micrograph: Micrograph, grey: NDArray[np.float32] | None = None
+    micrograph: Micrograph, grey: NDArray[np.float32] | None = None, *, only_edges: bool = False
 ) -> list[Annotation]:
-    """Find annotations in what `read_named` read with bars and marks; `grey` are its levels."""
+    """Find annotations in what `read_named` read with bars and marks; `grey` are its levels.
+
+    See `annotations_in`.
+    """
     known = micrograph.metadata
     above, below = known.get("bar_rows", (0, 0))  # a particle has neither bars nor marks
     bars = above, below - known.get("banner_rows", 0)
     grey = _as_grey(micrograph.pixels) if grey is None else grey
-    return annotations_in(as_8bit_grey(grey), bars, known.get("coloured_marks", []))
+    marks = known.get("coloured_marks", [])
+    return annotations_in(as_8bit_grey(grey), bars, marks, only_edges=only_edges)
 
 
 def _bounded(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:

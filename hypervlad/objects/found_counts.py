@@ -27,6 +27,7 @@ from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weigh
 from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES, pixel_size_power
 from hypervlad.objects.particle import NOT_A_PARTICLE
+from hypervlad.objects.results_folder import NO_GROUP
 from hypervlad.objects.rules import met_and_unknown, without_measure
 from hypervlad.statistics.groups import NORMAL_FACTOR, Ratio, with_error
 
@@ -63,7 +64,8 @@ class FoundCounts(NamedTuple):
     notes : list of str
         What is corrected, missing, or not corrected, and why.
     groups : dict of (DataFrame, DataFrame)
-        Counts and sizes of each group of fields, by its name; empty without groups.
+        Counts and sizes of each group of fields, by its name, "no group" for fields beside these;
+        empty without groups.
     particles : dict of WeightedParticles
         Those that are counted, by their group, and of all fields by "". An image that has copies in
         several groups is in each of these, and once in all fields.
@@ -202,12 +204,13 @@ def count_found(
     if 0 < len(unscaled) < len(fields):
         notes.append(note_of_uncounted(unscaled))
         fields = [field for field in fields if field.pixel_size]
-        field_table = field_table[~field_table["micrograph"].isin(unscaled)]
     elif unscaled:
         notes.append(
             "the pixel size is unknown, so nothing is per area or in nanometres, and sizes of "
             f"several images mean something only if these have one magnification; {give_size()}"
         )
+    counting = [field.micrograph for field in fields]
+    field_table = field_table[field_table["micrograph"].isin(counting)]
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two images")
     twice, in_group = (copies(field_table, "image_digest", *each) for each in ((), ("group",)))
@@ -218,6 +221,8 @@ def count_found(
         only = note_of_copies(between, "images in other groups")
         notes.append(f"all groups together are counted {only}")
     fields = [field for field in fields if field.micrograph not in in_group]
+    if any(field.group for field in fields):
+        fields = [replace(each, group=each.group or NO_GROUP) for each in fields]
     is_scaled = all(field.pixel_size for field in fields)
     column = _column_of(measure, "nm" if is_scaled else "px")
     is_out = is_left_out(table)

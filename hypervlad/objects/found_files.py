@@ -115,13 +115,12 @@ class FoundFiles:
         From ``detection.csv``, of the model's training, and fields here whose outlines a person has
         corrected, as those that were found are in ``replaced``; not of `unfinished` ones.
         """
-        unit = "nm" if all(field.pixel_size for field in self.fields) else "px"
-        corrected = (each for each in self.fields if each.by_person)
-        readable = [each for each in corrected if each.micrograph not in self.unreadable]
+        readable = [each for each in self.fields if each.micrograph not in self.unreadable]
         known = found_tables.read_detection(self.path / DETECTION)
         smallest = self.run["finder"].get("min_area", MIN_AREA)
-        here = self.outline_files.detection(readable, unit, smallest)
-        if here is None or known is None or known.unit != unit:
+        cut = found_tables.cut_off(self.table)
+        here = self.outline_files.detection(readable, cut, smallest)
+        if here is None or known is None or known.unit != here.unit:
             return here or known
         return known.joined(here)
 

@@ -18,7 +18,9 @@ from hypervlad.common.progress import ProgressBar, announced, joined_notes, sent
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import name_some, verb, warn_user
 from hypervlad.images import ImageReadError
+from hypervlad.images.annotations import EDGES, Annotation
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
+from hypervlad.images.sample import annotations_of
 from hypervlad.objects import found_tables
 from hypervlad.objects.fields import Edges
 from hypervlad.objects.found_counts import FoundCounts, count_found
@@ -215,6 +217,8 @@ class FoundFolder(FoundFiles):
             try:
                 outlines = self.outlines(name)
                 check_same_size(outlines, np.empty(self.by_name[name].shape), name)
+                is_ours = self.outline_files.is_as_found(name)  # with a pixel size, for instance
+                edges = [] if is_ours else self._edges_of(name, str(fields["annotations"][row]))
             except ImageReadError as error:
                 if on_error == "raise":
                     raise
@@ -223,10 +227,9 @@ class FoundFolder(FoundFiles):
             size = self._pixel_size_of(name, outlines)
             if size and abs((outlines.pixel_size or size) / size - 1) > SIZE_TOLERANCE:
                 others.append(f"{name} ({outlines.pixel_size:.4g}, not {size:.4g})")
-            scaled = replace(outlines, pixel_size=size)
-            tables[name], lost[name] = found_tables.measured(scaled, name, old.get(name))
+            whole = replace(outlines, pixel_size=size, annotations=edges)
+            tables[name], lost[name] = found_tables.measured(whole, name, old.get(name))
             fields.loc[row, "pixel_size_nm"] = size
-            is_ours = self.outline_files.is_as_found(name)  # with a pixel size, for instance
             if is_again[row] and not (has_correction[row] or is_ours):
                 fields.loc[row, "corrected_in"] = self.outlines_file(name).name
         is_done = fields["micrograph"].isin(tables)
@@ -392,7 +395,8 @@ class FoundFolder(FoundFiles):
         Raises
         ------
         ImageReadError
-            If outlines are damaged, or have another size than their image.
+            If outlines are damaged, or have another size than their image; or if those of an image
+            with a margin or an information bar were changed, and it is gone.
         ValueError
             As in :func:`count_particles`, :func:`particle_sizes` and :func:`match_rule`.
 
@@ -441,6 +445,17 @@ class FoundFolder(FoundFiles):
             return read_named(self.image(name), options, name).pixel_size or own
         except ImageReadError:  # it is gone
             return known
+
+    def _edges_of(self, name: str, annotations: str) -> list[Annotation]:
+        """Find the margins and information bars of an image again, if `annotations` name any.
+
+        No particle that finding left is cut by them, but people outline these, too.
+        """
+        if not any(kind in annotations for kind in EDGES):
+            return []
+        image, options = self.image(name), self.read_options
+        own = read_named(image, options, name, with_digest=False, with_bars=True, with_marks=True)
+        return annotations_of(own, only_edges=True)
 
     def _leave_out(self, points: Mapping[str, NDArray[np.float64]]) -> None:
         with exclusive_lock(self.path / LOCK, self.path):

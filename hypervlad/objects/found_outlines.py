@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
 from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.tables import Journal
@@ -319,19 +320,27 @@ class OutlineFiles:
             new.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, new)
 
-    def detection(self, fields: Iterable[Field], unit: str, min_area: int) -> Detection | None:
+    def detection(
+        self, fields: Sequence[Field], cut: Mapping[str, Sequence[int]], min_area: int
+    ) -> Detection | None:
         """Return what finding missed and invented in fields whose found outlines were replaced.
 
-        None if those that were found are kept of none.
+        In nanometres, of those with a pixel size, if any field has one, as only these are counted
+        then. Outlines that margins `cut` off, by fields, are none: finding leaves them out. None if
+        those that were found are kept of no field.
         """
-        pairs = list[Any]()
+        pairs, is_scaled = list[Any](), any(field.pixel_size for field in fields)
         for field in fields:
+            if not field.by_person or (is_scaled and not field.pixel_size):
+                continue
             kept, _ = self._numbered("replaced", field.micrograph)
             if kept and self.path(field.micrograph).exists():
                 found = read_outlines(kept[0], shape=field.shape)
                 own = self.read(field.micrograph, field.shape)
+                labels = [each.label for each in own]
+                own = own[~np.isin(labels, cut.get(field.micrograph, ()))]
                 pairs.append((own.label_image(), found.label_image(), field.pixel_size or 1.0))
-        return Detection.of(pairs, unit, min_area) if pairs else None
+        return Detection.of(pairs, "nm" if is_scaled else "px", min_area) if pairs else None
 
     def formats(self) -> list[str]:
         """Return the other formats that the folder has: each is written anew with its outlines."""
@@ -441,7 +450,9 @@ def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> N
     own = tuple(replace(each, given_name="") for each in outlines)
     outlines = replace(outlines, outlines=own)
     other, chosen = (Path(f"{stem}{suffix}") for suffix in _OWN)
-    if outlines.do_overlap or any(each.class_name for each in outlines):
+    # A label image of one label in several parts would be read as a mask of several particles.
+    is_apart = len(own) == 1 and ndimage.label(own[0].mask, np.ones((3, 3)))[1] > 1
+    if is_apart or outlines.do_overlap or any(each.class_name for each in outlines):
         chosen, other = other, chosen
     write_outlines(chosen, outlines, pixel_size=pixel_size)
     other.unlink(missing_ok=True)

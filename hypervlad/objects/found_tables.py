@@ -39,7 +39,6 @@ FIELD_COLUMNS = (
     *("polarity", "polarity_shown"),
 )
 _NEEDED = ("micrograph", "height", "width", "pixel_size_nm", "outlines_digest")
-_TEXTS = dict.fromkeys(TEXT_COLUMNS, str)
 FILE_SOURCE = "outlines"  # of classes: a file of corrected outlines
 TRAINING_SOURCE = "training"  # another label with which the classifier was trained
 _OF_TRAINING = TRAINING_SOURCE, CHOSEN_SOURCE
@@ -50,8 +49,12 @@ _SAME = ["area_px2", "top", "left", "centroid_row", "centroid_column"]
 _DIGITS = 3  # of these, after the point; spreadsheets keep fewer than were written
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a table that a person may have edited; a ValueError if it lacks columns or numbers."""
+def read_table(path: Path, columns: Sequence[str], *others: str) -> pd.DataFrame:
+    """Read a table that a person may have edited; a ValueError if it lacks columns or numbers.
+
+    Besides these columns, it may have `others`. What is there beside them is a person's: texts,
+    which are written as they were.
+    """
     if not path.exists():
         how = by_reader("continue it with --resume (in Python, resume=True)", "find again")
         raise ValueError(f"{path}: missing, as finding was stopped; {how}")
@@ -59,8 +62,9 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         text, separator = text_of_table(path, name_some(columns))
         content = text.encode("utf-8", "surrogateescape")
         for decimal in "." if separator == "," else ",.":
-            table = _parsed(content, separator, decimal)
-            wrong = [name for name in table if _is_wrong(table[name], columns)]
+            table = _parsed(content, separator, decimal, (*columns, *others))
+            numbers = (name for name in table if _is_number(name, (*columns, *others)))
+            wrong = [name for name in numbers if table[name].dtype.kind not in "biuf"]
             if not wrong:
                 break
     except (ValueError, LookupError) as error:
@@ -72,31 +76,31 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def _parsed(content: bytes, separator: str, decimal: str) -> pd.DataFrame:
+def _parsed(content: bytes, separator: str, decimal: str, own: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
+    header = pd.read_csv(io.BytesIO(content), sep=separator, nrows=0)
+    texts = [name for name in header if not _is_number(original_cell(name), own)]
     table = pd.read_csv(
         io.BytesIO(content),
         sep=separator,
         decimal=decimal,
-        dtype=_TEXTS,
+        dtype=dict.fromkeys(texts, str),
         keep_default_na=False,
         na_values=[""],
     )
-    table.columns = table.columns.map(original_cell)
     if table.empty:  # the type of a column without cells is unknown
-        table = table.astype({name: _TEXTS.get(name, float) for name in table})
-    for name in _TEXTS.keys() & set(table):
+        table = table.astype({name: str if name in texts else float for name in table})
+    for name in texts:
         table[name] = table[name].map(original_cell, na_action="ignore")
+    table.columns = table.columns.map(original_cell)
     return table
 
 
-def _is_wrong(column: pd.Series[Any], needed: Sequence[str]) -> bool:
-    """Return whether a column of numbers has something else."""
-    name = str(column.name)
-    numbers = (*needed, "confidence", "left_out", "polarity_shown")
-    is_number = name in numbers or name.startswith("p_")
-    return is_number and name not in _TEXTS and column.dtype.kind not in "biuf"
+def _is_number(name: str, own: Sequence[str]) -> bool:
+    """Return whether a column is of numbers, or truth values."""
+    is_own = name in (*own, "confidence", "left_out") or name.startswith("p_")
+    return is_own and name not in TEXT_COLUMNS
 
 
 def as_cells(table: pd.DataFrame) -> list[list[Any]]:
@@ -154,7 +158,8 @@ def read_confusion(path: Path, classes: Sequence[str]) -> NDArray[np.int64] | No
             f"{path}: not of the classes in particles.csv; run 'hypervlad particles classify' again"
         )
     # A person may have moved columns of either table.
-    return np.asarray(table.set_index("true").loc[[*classes], [*classes]], np.int64)
+    cells = table.set_index("true").loc[[*classes], [*classes]]
+    return np.asarray(cells.astype(np.float64), np.int64)
 
 
 def write_detection(path: Path, detection: Detection) -> None:
@@ -218,8 +223,20 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 
 def wrong_outlines(table: pd.DataFrame) -> dict[str, list[int]]:
     """Return the numbers of the outlines that are no particles, by their fields."""
-    own = table[_column(table, "class") == NOT_A_PARTICLE]
-    return {str(name): rows["particle"].tolist() for name, rows in own.groupby("micrograph")}
+    return _numbers(table[_column(table, "class") == NOT_A_PARTICLE])
+
+
+def cut_off(table: pd.DataFrame) -> dict[str, list[int]]:
+    """Return the numbers of the particles that margins or information bars cut, by their fields."""
+    is_inside = (table[["top", "left"]] > 0).all(axis=1)
+    for end, side in (("bottom", "height"), ("right", "width")):
+        is_inside &= table[end] < table[f"field_{side}"]
+    return _numbers(table[is_inside & table["touches_edge"].astype(bool)])
+
+
+def _numbers(table: pd.DataFrame) -> dict[str, list[int]]:
+    by_field = table.groupby("micrograph")["particle"]
+    return {str(name): numbers.tolist() for name, numbers in by_field}
 
 
 def check_replaceable(path: Path, table: pd.DataFrame) -> None:
@@ -375,8 +392,12 @@ def in_order(table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
 
 
 def copies(fields: pd.DataFrame, *columns: str) -> list[str]:
-    """Return the images that agree with an earlier one in these columns, such as its digest."""
+    """Return the images that agree with another in these columns, such as its digest.
+
+    The first of those that agree is none of them, and before others, one that a person corrected.
+    """
     own = fields[fields["image_digest"].notna()]
+    own = own.iloc[np.argsort(own["corrected_in"].isna(), kind="stable")]
     return list(own["micrograph"][own.duplicated(list(columns))])
 
 
@@ -401,7 +422,7 @@ class FieldTable:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        found = read_table(self.path, _NEEDED).astype({"pixel_size_nm": float})
+        found = read_table(self.path, _NEEDED, *FIELD_COLUMNS).astype({"pixel_size_nm": float})
         if strange := [str(name) for name in found["micrograph"] if not is_below(name)]:
             raise ValueError(f"{self.path}: no images are called {name_some(strange)}")
         return found.reindex(columns=list(dict.fromkeys([*FIELD_COLUMNS, *found])))

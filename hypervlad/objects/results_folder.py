@@ -37,7 +37,7 @@ from hypervlad.images.sample import errors_of
 
 T = TypeVar("T")
 _OTHERS = "images of another run"
-_NO_GROUP = "no group"
+NO_GROUP = "no group"  # of images beside those that have one
 LEFT_OUT = "left out"  # why the last run left images out, by sentences
 Row: TypeAlias = Mapping[str, Any]
 #: The names of two tables, with one line and with any number of lines per image, and the columns of
@@ -98,7 +98,7 @@ class GroupedImages(NamedTuple):
     def of(cls, rows: Iterable[Row]) -> Self:
         rows = [{"group": "", **row} for row in rows]  # of a run that was given no groups
         if any(row["group"] for row in rows):
-            rows = [{**row, "group": row["group"] or _NO_GROUP} for row in rows]
+            rows = [{**row, "group": row["group"] or NO_GROUP} for row in rows]
         twice = copies_among({**row, "group": ""} for row in rows)
         in_group, names = copies_among(rows), sorted({row["group"] for row in rows})
         hidden, hidden_in_group = {*twice}, {*in_group}

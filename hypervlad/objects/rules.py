@@ -142,11 +142,12 @@ def _compared(
         if (value := part[side]) is None:
             continue
         unit, sign = re.sub("[µμ]", "u", part[f"{side}_unit"] or ""), part[f"{side}_sign"]
-        values = _column(table, name, unit)
+        values, is_quoted = _column(table, name, unit), value[0] in "'\""
+        values = values if is_quoted else _numbers_in(values)
         if values.dtype.kind == "f":
             unknown[name] = np.isnan(values)
         is_text = values.dtype.kind not in "biuf"
-        if is_text != (value[0] in "'\"") or (is_text and sign not in ("==", "!=")):
+        if is_text != is_quoted or (is_text and sign not in ("==", "!=")):
             expected = "== or != and a text in quotation marks" if is_text else "a number"
             raise ValueError(f"must compare {name} by {expected}")
         bound = value[1:-1] if is_text else float(value) * _TO_BASE[unit]
@@ -156,6 +157,14 @@ def _compared(
         if met.dtype != bool:
             raise ValueError(f"has {name!r} where a comparison was expected")
     return met
+
+
+def _numbers_in(values: NDArray[Any]) -> NDArray[Any]:
+    """Return texts as numbers, if all are; columns of a person's own are read as texts."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy()
+    return numbers if (pd.isna(numbers) == pd.isna(values)).all() else values
 
 
 def _column(table: pd.DataFrame, name: str, unit: str = "") -> NDArray[Any]:

@@ -31,7 +31,7 @@ from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.files import is_below, large_last
 from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
-from hypervlad.images.sample import GIVEN_SIZE, note_found
+from hypervlad.images.sample import GIVEN_SIZE, annotations_of, note_found
 from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
 from hypervlad.objects.found_files import DETECTION, LOCK, RUN
@@ -288,7 +288,9 @@ class _Search:
             image = self.files.get(name) or self.folder.image(name)
             with noted(name) as notes:
                 outline = functools.partial(self.outline, **(taken := self.taken.get(name, {})))
-                found, own = _found_in(name, image, there, outline, self.reading, by_person)
+                is_searched = self.folder.run["finder"].get("annotations") != "keep"
+                given = name, image, there, outline, self.reading, by_person, is_searched
+                found, own = _found_in(*given)
             if name in self.taken and self._is_drawn(name):  # meanwhile
                 return None
             if taken:
@@ -425,18 +427,24 @@ def _found_in(
     outline: Callable[[Path], Any],
     options: ReadOptions,
     drawn: tuple[Path, str] | None,
+    is_searched: bool,
 ) -> tuple[Outlines, dict[str, Any]]:
-    """Return the outlines of a field, there, drawn by a person or found, and its row."""
+    """Return the outlines of a field, there, drawn by a person or found, and its row.
+
+    Annotations of an image whose outlines were drawn are found if it `is_searched` for them.
+    """
     if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
         raise ImageReadError(
             f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} bytes; rename it"
         )
     # Read again, in 2 % of the time, as outlines may be found at other grey levels.
-    own = read_named(image, options, str(image))
+    is_drawn = drawn is not None
+    own = read_named(image, options, str(image), with_bars=is_drawn, with_marks=is_drawn)
     shape = own.pixels.shape[:2]
     if drawn is not None:
         try:
             found = read_outlines(drawn[0], shape=shape, image=name)
+            found = replace(found, annotations=annotations_of(own) if is_searched else [])
         except ImageReadError as error:
             if drawn[0].parent != image.parent:
                 raise

@@ -43,8 +43,7 @@ def path(tmp_path_factory, images):
 
 def medians(page):
     """Those of the groups, in the order of their names, and of the images."""
-    found = re.findall(r"median ([\d.,]+)", page.words)
-    return [float(text.replace(",", "")) for text in found]
+    return [float(text.replace(",", "")) for text in re.findall(r"median ([\d.,]+)", page.words)]
 
 
 def place_of(places, image):

@@ -59,8 +59,7 @@ class Editor(Page):
 
     @property
     def areas(self) -> dict[int, int]:
-        pairs = self.run("return [...shapes.values()].map(({ label, area }) => [label, area])")
-        return dict(pairs)
+        return dict(self.run("return [...shapes.values()].map(({ label, area }) => [label, area])"))
 
 
 @pytest.fixture

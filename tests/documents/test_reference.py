@@ -20,8 +20,7 @@ def page(name):
 
 def rows(text):
     """Return the cells of the tables in a text, without their heads."""
-    lines = re.findall(r"^\| (.*) \|$", text, flags=re.MULTILINE)
-    return [line.split(" | ") for line in lines]
+    return [line.split(" | ") for line in re.findall(r"^\| (.*) \|$", text, flags=re.MULTILINE)]
 
 
 def test_all_networks_are_in_the_table():

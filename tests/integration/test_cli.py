@@ -42,8 +42,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     assert list(rows[0]) == ["path", "label", "confidence", *further]
     files = sorted(folder.rglob("*.png"))
     assert [row["path"] for row in rows] == [file.relative_to(folder).as_posix() for file in files]
-    right = [row["label"] == Path(row["path"]).parent.name for row in rows]
-    assert np.mean(right) > 0.8
+    assert np.mean([row["label"] == Path(row["path"]).parent.name for row in rows]) > 0.8
     for row in rows:
         shares = {name: float(row[f"p_{name}"]) for name in ("flat", "rings", "stripes")}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)

@@ -48,8 +48,7 @@ def training(fields, tmp_path_factory):
             top, left, bottom, right = outline.box
             ring = [left, top, right, top, right, bottom, left, bottom]
             annotations.append({"image_id": number, "segmentation": [ring]})
-    coco = {"images": entries, "annotations": annotations}
-    (root / "coco.json").write_text(json.dumps(coco))
+    (root / "coco.json").write_text(json.dumps({"images": entries, "annotations": annotations}))
     return root
 
 

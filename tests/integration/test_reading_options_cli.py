@@ -18,8 +18,7 @@ def test_a_classifier_stores_how_images_were_read(texture_images, tmp_path):
         pages[1, :, :, 2] = np.round(4095 * image)
         (stacks / label).mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(stacks / label / f"{number:02d}.tif", pages, photometric="rgb")
-    done = run("train", stacks, "-o", path, *TINY, *GIVEN)
-    assert "of which only the first" not in done.stderr
+    assert "of which only the first" not in run("train", stacks, "-o", path, *TINY, *GIVEN).stderr
     options = hypervlad.load(path).encoder_.fitted_params_.read_options
     assert {name: getattr(options, name) for name in STORED} == STORED
     assert "4095" in run("info", path).stdout

@@ -106,16 +106,14 @@ def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(place, 
     assert after.is_by_model.sum() == len(new) - n_given, "also where people confirm the model"
     for name, number in reviewed.wrong:
         gone = before.outlines(name).label_image() == number
-        left = after.outlines(name).label_image()
-        assert not left[gone].any()
+        assert not after.outlines(name).label_image()[gone].any()
         removed = read_outlines(found / "removed" / f"{name}-1.tif").label_image()
         assert (removed[gone] == number).all()
         polygons = json.loads((found / "geojson" / f"{name}.geojson").read_text())["features"]
         assert len(polygons) == (new.index.get_level_values(0) == name).sum()
     counts = run("particles", "count", found).stdout
     assert f"; {n_given} particles of {len(new)} count as the class that" in counts
-    again = run("review", "export", queue, "-o", found).stdout
-    assert "removed: 0 wrong outlines" in again
+    assert "removed: 0 wrong outlines" in run("review", "export", queue, "-o", found).stdout
     pd.testing.assert_frame_equal(FoundFolder(found).table, after.table)
     shutil.copytree(before.path, reviewed.found)
 
@@ -199,8 +197,7 @@ def test_outlines_that_were_changed_since_are_reported(place, reviewed, tmp_path
     table = tmp_path / "labels.csv"
     said = run("review", "export", queue, "-o", table, "--source", "person")
     assert "2 labels left out, of outlines that have changed" in said.stderr
-    rows = rows_of(table)
-    assert len(rows) == len(reviewed.given) - 2
+    assert len(rows_of(table)) == len(reviewed.given) - 2
     line = refused("review", "export", queue, "-o", found)
     assert "run 'hypervlad particles classify', then repeat this command" in line
     run("particles", "classify", place.model, found, "-q")

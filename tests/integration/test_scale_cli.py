@@ -109,8 +109,7 @@ def labels(monkeypatch):
             boxes = [[(20, 90), (60, 90), (60, 99), (20, 99)]] * len(texts or ())
             return SimpleNamespace(txts=texts, boxes=np.array(boxes))
 
-        engine = SimpleNamespace(RapidOCR=lambda params: read)
-        monkeypatch.setitem(sys.modules, "rapidocr", engine)
+        monkeypatch.setitem(sys.modules, "rapidocr", SimpleNamespace(RapidOCR=lambda params: read))
 
     return answer
 

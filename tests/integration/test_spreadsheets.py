@@ -56,17 +56,16 @@ def test_workbooks_have_numbers_units_and_no_formulas(found, tmp_path):
     values = pd.DataFrame(rows, columns=table.columns)
     own = ["length_nm", "touches_edge", "group"]
     pd.testing.assert_frame_equal(values[own], table[own], check_dtype=False, rtol=1e-14)
-    fields = list(book["point fields"].values)[2:]
-    assert [row[:2] for row in fields] == list(GROUPS.items())
+    assert [row[:2] for row in list(book["point fields"].values)[2:]] == list(GROUPS.items())
     assert {cell.data_type for row in book["point fields"] for cell in row} == {"s", "n"}
-    lines = "a,b,c,d\n007,12345678901234567890,1e5,0.1\n1e5,1,x,nan\n8,2,1,0.12345678901234567\n"
-    (tmp_path / "own.csv").write_text(lines)
+    lines = "007,12345678901234567890,1e5,0.1,1.10\n1e5,1,x,nan,1.1\n8,2,1,0.12345678901234567,\n"
+    (tmp_path / "own.csv").write_text("a,b,c,d,e\n" + lines)
     run("workbook", tmp_path / "own.csv", "-o", tmp_path / "own.xlsx")
     rows = list(zip(*openpyxl.load_workbook(tmp_path / "own.xlsx").active.values, strict=True))
     assert rows[0] == ("a", "007", "1e5", "8")
     assert rows[1] == ("b", "12345678901234567890", "1", "2")
     assert rows[2] == ("c", "1e5", "x", "1")
-    assert rows[3] == ("d", 0.1, "nan", pytest.approx(0.123456789))
+    assert rows[3:] == [("d", 0.1, "nan", pytest.approx(0.123456789)), ("e", "1.10", "1.1", None)]
     table = tmp_path / "c.xlsx"
     run("particles", "count", found / "point", "-o", table)
     units = [cell.value for cell in openpyxl.load_workbook(table)["c"][2]]

@@ -108,8 +108,7 @@ def test_strokes_change_just_the_pixels_that_they_go_around_or_divide(start: Sta
         (("other", [two], [[1, 1]]), "no action"),
     ):
         action, labels, *stroke = wrong
-        body = app.body(action, labels=labels, stroke=np.ravel(stroke).tolist())
-        answer = app.send("edit", body)
+        answer = app.send("edit", app.body(action, labels=labels, stroke=np.ravel(stroke).tolist()))
         assert (answer.status, words in answer.body.decode()) == (400, True), wrong
 
 
@@ -257,8 +256,7 @@ def test_a_kill_loses_no_edit_and_repeats_none(start: Start, tmp_path: Path, pla
     app.start()
     assert app.link == link
     assert app.post("edit", **last)["version"] == 4, "sent again, it is done once"
-    areas = app.areas()
-    assert list(areas) == [3, 4]
+    assert list(app.areas()) == [3, 4]
     assert [each.label for each in read_outlines(app.written() / "outlines" / file.name)] == [3, 4]
     (found := FoundFolder(app.folder)).update()
     assert [field.by_person for field in found.fields] == [True, False]
@@ -544,8 +542,7 @@ def test_labels_of_the_queue_are_listed_until_they_are_typed_anew(
 
 
 def grouped_in(classes: Path) -> dict[str, str]:
-    rows = rows_of(classes / "groups.csv")
-    return {Path(row["path"]).name: row["group"] for row in rows}
+    return {Path(row["path"]).name: row["group"] for row in rows_of(classes / "groups.csv")}
 
 
 def end_at_once() -> None:

@@ -76,8 +76,7 @@ class App(Served):
 
     def mark(self, image, is_done):
         self.image(image)
-        answer = self.undo("mark", image, is_done=is_done)
-        return str(json.loads(answer.body)["message"])
+        return str(json.loads(self.undo("mark", image, is_done=is_done).body)["message"])
 
     def written(self):
         """Wait until all edits are in the folder's files, and return the folder."""

@@ -68,8 +68,7 @@ def timms_own(name, **options):
 
 def timm_maps(name, module):
     """Return what reads the maps that timm itself returns, of images mirrored to whole patches."""
-    names = tap_names(f"timm/{name}")
-    blocks = [tap for tap in names if not tap.endswith(".class")]
+    blocks = [tap for tap in tap_names(f"timm/{name}") if not tap.endswith(".class")]
     multiple = {**SMALL, **LARGE}[name]
 
     def read(batch, taps):

@@ -70,5 +70,4 @@ def _fitted(self, X, y, **options):
     else:
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=self.min_samples)
         y = None
-    images = [self.as_image(row) for row in X]
-    return super(OnRows, self).fit(images, y, **options)
+    return super(OnRows, self).fit([self.as_image(row) for row in X], y, **options)

@@ -142,8 +142,7 @@ def test_a_class_that_is_never_predicted_is_named(model, texture_images):
     with pytest.warns(NeverPredictedWarning) as warned:
         model.fit(images, [str(label) for label in odd])
     (message,) = [str(each.message) for each in warned]
-    names = model.held_out_evaluation().never_predicted
-    assert names == ["7"]
+    assert model.held_out_evaluation().never_predicted == ["7"]
     assert message.startswith("a class is never predicted for the 24 images held out in training: ")
     assert ": 7. More images of such a class" in message
     assert warned[0].filename == __file__

@@ -90,8 +90,7 @@ def test_the_evidence_adds_up_to_the_margins(data):
     image = textures(3)[0][data.draw(st.integers(0, 17), "image")]
     found = model.explain(image)
     check_sum(found, model, image)
-    parts = {name.split(".")[0] for name in found.blocks}
-    assert parts == set(model.encoder_.feature_blocks)
+    assert {name.split(".")[0] for name in found.blocks} == set(model.encoder_.feature_blocks)
     assert found.codeword_maps.shape == (len(found.words), *found.maps.shape[1:])
     np.testing.assert_array_equal(found.codeword_maps, model.encoder_.codeword_maps(image))
 

@@ -246,8 +246,7 @@ def test_annotations_are_no_sample(name: str) -> None:
     drawn = annotated(image)
     with pytest.warns(UserWarning, match="scale bar were left out of 1 image"):
         found = find(drawn)
-    expected = number(plain(name))
-    assert number(found) == pytest.approx(expected, rel=tolerance, abs=1e-9 + tolerance)
+    assert number(found) == pytest.approx(number(plain(name)), rel=tolerance, abs=1e-9 + tolerance)
     assert "scale bar" in {each.kind for each in found.annotations}
     assert plain(name).annotations == find(drawn, annotations="keep").annotations == []
     if hasattr(found, "outlines") and name != "find_fibres":  # fibres go on below a bar

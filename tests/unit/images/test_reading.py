@@ -40,8 +40,7 @@ def test_arrays_of_other_libraries(source, same):
     expected, found = read_micrograph(same), read_micrograph(source)
     assert (found.digest, found.source, found.pixel_size) == (expected.digest, None, None)
     assert_array_equal(found.pixels, expected.pixels)
-    words = "Micrograph(source=None, shape=(21, 18), dtype=float32, pixel_size=None)"
-    assert repr(found) == words
+    assert repr(found) == "Micrograph(source=None, shape=(21, 18), dtype=float32, pixel_size=None)"
 
 
 def test_pixels_never_share_memory_with_the_source():

@@ -264,8 +264,7 @@ def test_intervals_contain_what_finding_may_miss_where_nobody_corrected():
         own = zip(fields_of(3), ranges, strict=True)
         fields = [replace(each, finding_range=of, by_person=person) for each, of in own]
         counts = count_particles(table, fields, edges="leave_out").iloc[-1]
-        sizes = particle_sizes(table, fields, edges="leave_out").iloc[-2]
-        return pd.concat([counts, sizes])
+        return pd.concat([counts, particle_sizes(table, fields, edges="leave_out").iloc[-2]])
 
     plain = measured(*[None] * 3)
     pd.testing.assert_series_equal(measured(*[doubtful] * 3, person=True), plain)

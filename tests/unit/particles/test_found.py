@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageDraw
 from support.commands import run
 
 from hypervlad import __version__
@@ -19,6 +19,7 @@ from hypervlad.images import Annotation, ImageReadError, PixelSizes
 from hypervlad.particles import (
     Detection,
     FoundFolder,
+    Outlines,
     count_particles,
     cut_particles,
     find_in_images,
@@ -269,8 +270,7 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
 
 def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn):
     def outline(path):
-        found = find_particles(path)
-        return replace(found, annotations=[Annotation("scale bar", (0, 0, 4, 9))])
+        return replace(find_particles(path), annotations=[Annotation("scale bar", (0, 0, 4, 9))])
 
     given = tmp_path / "found", [images / "a.png"], outline
     find_in_images(*given, root=images)
@@ -295,8 +295,7 @@ def test_classified_particles_are_measured_on_corrected_outlines(found):
     assert set(found.table["confidence"]) == {0.9, 0.75}
     assert found.classes == ["large", "small"]
     np.testing.assert_array_equal(found.confusion, [[3, 0], [1, 3]])
-    fields = pd.read_csv(found.path / "fields.csv")
-    assert fields["particles"].tolist() == [3, 1, 2, 0, 2]
+    assert pd.read_csv(found.path / "fields.csv")["particles"].tolist() == [3, 1, 2, 0, 2]
 
 
 def test_classes_by_a_person_are_never_lost(images, classified):
@@ -370,8 +369,7 @@ def test_counts_are_those_of_the_table_and_the_fields(classified):
     rule = "feret_max < 100 nm"
     chosen, is_met = found.count(rule), match_rule(found.table, rule)
     assert chosen.counts["particles"].iloc[-1] == is_met.sum() > 0
-    counted = chosen.particles[""].table
-    assert counted.index.tolist() == np.flatnonzero(is_met).tolist()
+    assert chosen.particles[""].table.index.tolist() == np.flatnonzero(is_met).tolist()
     for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
         assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
@@ -409,11 +407,9 @@ def test_outlines_that_were_changed_are_measured_again_before_they_are_counted(c
     notes = [note for note in begun(result.notes) if "correct" not in note]
     assert notes == ["the outlines of a.pn", "without 1 particle t"]
     assert result.counts["particles"].iloc[-1] == 6
-    kept = FoundFolder(classified.path)
-    rest = before.drop(index=2).reset_index(drop=True)
-    pd.testing.assert_frame_equal(
-        *(each.drop(columns="left_out") for each in (kept.table, rest)), check_dtype=False
-    )
+    kept, rest = FoundFolder(classified.path), before.drop(index=2).reset_index(drop=True)
+    tables = (each.drop(columns="left_out") for each in (kept.table, rest))
+    pd.testing.assert_frame_equal(*tables, check_dtype=False)
     assert kept.field_table["particles"].tolist() == [2, 1, 2, 0, 2]
     file.unlink()
     again = kept.count()
@@ -441,6 +437,11 @@ def test_groups_are_counted_each_and_copies_once(images, tmp_path):
     n_each = {name: own[0]["particles"].iloc[-1] for name, own in result.groups.items()}
     assert n_each | {"": result.counts["particles"].iloc[-1]} == {"": 8, "a": 6, "b": 4}
     assert {name: len(own.table) for name, own in result.particles.items()} == n_each | {"": 8}
+    assert "no group" in edit(found, "group", "", row=0, file="fields.csv").count().groups
+    write_outlines(found.outlines_file("zz.png"), found.outlines("zz.png")[1:])
+    assert found.count().counts["particles"].tolist() == [7]  # corrected ones are counted
+    found.outlines_file("zz.png").write_bytes(b"damaged")
+    assert FoundFolder(found.path).count(on_error="skip").counts["particles"].tolist() == [8]
 
 
 def test_ratios_of_groups_leave_out_what_finding_does_wrong_in_both(tmp_path):
@@ -469,7 +470,11 @@ def test_ratios_of_groups_leave_out_what_finding_does_wrong_in_both(tmp_path):
 
 
 def test_marks_follow_outlines_that_have_other_numbers(found):
+    for name, cell, file in (("batch", "1.10", "particles.csv"), ("holder", "007", "fields.csv")):
+        edit(found, name, cell, row=1, file=file)
     found.count(leave_out={"a.png": [(12, 12), (62, 72)]})
+    assert [found.table["batch"][1], found.field_table["holder"][1]] == ["1.10", "007"]
+    assert found.count(rule="batch > 1").counts["particles"].tolist() == [1]
     labels = found.outlines("a.png").label_image()
     write_outlines(found.outlines_file("a.png"), np.where(labels, 4 - labels, 0))
     assert "without 2 particles " in begun(found.count().notes)
@@ -488,6 +493,8 @@ def test_outlines_that_change_while_they_are_classified_are_measured_again(found
 
     found.classify(Slow())
     assert found.update() == ["a.png"]
+    found.replace_outlines("z.png", Outlines.of(found.outlines("z.png").label_image()[None] > 0))
+    assert len(found.outlines("z.png")) == 1, "of two parts"
 
 
 def test_damaged_outlines_cost_no_field(found, images):
@@ -588,8 +595,7 @@ def as_labelme(path, outlines):
         for top, left, bottom, right in (each.box for each in outlines)
     ]
     height, width = outlines.shape
-    content = {"shapes": shapes, "imageHeight": height, "imageWidth": width}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps({"shapes": shapes, "imageHeight": height, "imageWidth": width}))
 
 
 def as_label_image(path, outlines):
@@ -760,9 +766,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     sizes = PixelSizes(files, {tmp_path / "images" / "z.png": 0.02})
     options = {"detection": known, "pixel_size": sizes}
     found = find(tmp_path / "found", tmp_path / "images", **options)[0]
-    again = found.detection
-    np.testing.assert_array_equal(again.pairs, pairs)
-    assert (again.unit, again.n_fields) == ("nm", 3)
+    np.testing.assert_array_equal(found.detection.pairs, pairs)
+    assert (found.detection.unit, found.detection.n_fields) == ("nm", 3)
     note = found.count().notes[0]
     assert note.endswith("2 of 3 particles were found, and 1 of 3 outlines is false")
     assert found.count().correction == "corrected for what finding misses"
@@ -782,9 +787,8 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
     assert text.count("are not corrected for what finding misses") == 3  # a note, counts, sizes
     (found.path / "detection.csv").unlink()
     assert "correct all outlines of two or more" in str(found.count().notes)
-    names = ["a.png", "z.png"]
     assert "finding" in set(found.count().budget["source"])  # not known
-    before = found.table["micrograph"].value_counts()
+    n_found = int(found.table["micrograph"].isin(["a.png", "z.png"]).sum())
     # A person deletes the first outline of each, here in the file of the folder.
     write_outlines(found.path / "outlines/a.png_rois.geojson", found.outlines("a.png")[1:])
     write_outlines(found.path / "outlines/z.png.tif", found.outlines("z.png")[1:])
@@ -798,10 +802,34 @@ def test_counts_are_corrected_for_what_finding_misses(images, tmp_path):
         assert own[quantity, "pixel size"] == pytest.approx(of_scale, rel=1e-3)
         assert own[quantity, "scale bar"] == pytest.approx(of_scale * 2 / 3, rel=1e-3)
     assert budget["per_um2", "finding"] > 0
-    n_found, weighted = int(before[names].sum()), result.particles[""]
-    assert (weighted.detection.pairs[:, 1] > 0).sum() == n_found - 2
-    assert (weighted.detection.pairs[:, 2] > 0).sum() == n_found
+    weighted = result.particles[""]
+    assert (weighted.detection.pairs[:, 1:] > 0).sum(axis=0).tolist() == [n_found - 2, n_found]
     assert weighted.weights.max() == 1.0 > weighted.weights.min()  # corrected fields are true
+    partly = edit(found, "pixel_size_nm", None, row=1, file="fields.csv").detection  # of a.tif
+    np.testing.assert_array_equal(partly.pairs, weighted.detection.pairs)
+    partly = edit(found, "pixel_size_nm", None, row=0, file="fields.csv").detection  # of a.png
+    assert (partly.unit, partly.n_fields) == ("nm", 1)
+
+
+@pytest.mark.filterwarnings("ignore:an information bar was")
+def test_what_a_bar_cuts_counts_for_none_whoever_outlined_it(tmp_path):
+    rows, columns = np.indices((256, 256))
+    discs = [(rows - r) ** 2 + (columns - c) ** 2 <= 196 for r in (60, 216) for c in (60, 120, 200)]
+    image = Image.fromarray(np.where(np.any(discs, axis=0) & (rows < 216), 180, 60).astype("u1"))
+    ImageDraw.Draw(image).rectangle([0, 216, 255, 255], 0)
+    ImageDraw.Draw(image).text((10, 228), "10.0 kV  x50,000  SE", 255)
+    (images := tmp_path / "images").mkdir()
+    image.save(images / "a.png")
+    found = find(tmp_path / "found", images)[0]
+    labels, before = found.outlines("a.png").label_image(), found.count().counts
+    for number, disc in enumerate(discs[3:], start=4):
+        labels[disc & (rows < 216)] = number
+    write_outlines(found.outlines_file("a.png"), labels)
+    again = find(tmp_path / "again", images, corrected=found)[0]
+    for each in (found, again):
+        counts = each.count().counts.loc[0, ["particles", "count", "per_um2"]].tolist()
+        assert counts == [6, *before.loc[0, ["count", "per_um2"]]]
+    assert found.detection.numbers == "3 of 3 particles were found, and 0 of 3 outlines are false"
 
 
 @pytest.mark.filterwarnings("ignore:the outlines of 1 image")

@@ -36,8 +36,7 @@ def rod_with_round_ends(length, width, degrees):
     down, right = np.indices(flat.shape) - len(flat) // 2
     along = right * math.cos(math.radians(degrees)) + down * math.sin(math.radians(degrees))
     across = down * math.cos(math.radians(degrees)) - right * math.sin(math.radians(degrees))
-    beyond = np.maximum(abs(along) - (length - width) / 2, 0)
-    return np.hypot(beyond, across) <= width / 2
+    return np.hypot(np.maximum(abs(along) - (length - width) / 2, 0), across) <= width / 2
 
 
 @pytest.mark.parametrize("shape", [rod, rod_with_round_ends])
@@ -85,8 +84,7 @@ def brute_force_feret(mask):
     )
     largest = max(math.dist(one, other) for one, other in itertools.combinations(points, 2))
     turns = np.linspace(0, np.pi, 3601)
-    extents = np.ptp(points @ np.stack([np.cos(turns), np.sin(turns)]), axis=0)
-    return largest, extents.min()
+    return largest, np.ptp(points @ np.stack([np.cos(turns), np.sin(turns)]), axis=0).min()
 
 
 @st.composite
