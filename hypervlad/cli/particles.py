@@ -182,7 +182,8 @@ def find(
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
       run.json           what a run that is resumed must have in common
-    If the command is stopped at any moment, repeat it with --resume.
+    If the command is stopped at any moment, repeat it with --resume. That also finds particles
+    again in images that were replaced, and drops those that are gone.
 
     \b
     Examples:
