@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.files import file_digest
 from hypervlad.common.progress import by_reader, note_doubt
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
@@ -23,6 +22,7 @@ from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import image_name, read_identity
 from hypervlad.images.sample import Annotations, note_found
 from hypervlad.objects.results_folder import ResultsFolder, Row, report_removed, write_rows
 from hypervlad.statistics.groups import weighted_quantiles
@@ -89,7 +89,8 @@ def write_diameters(
     regions : bool, default=False
         Write the regions for ImageJ, which requires the extra `formats`.
     resume : bool, default=False
-        Keep what an earlier run with the same options has measured in this folder.
+        Keep what an earlier run with the same options has measured in this folder, of images that
+        have the same pixels and pixel size.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -138,7 +139,8 @@ def write_diameters(
 
     def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
         image, name, group, sample = given
-        settings = f"{method}, {polarity}, {_options_of(image, options)}{_content_of(image)}"
+        digest, size = read_identity(image, options, image_name(image))
+        settings = f"{method}, {polarity}, {_options_of(image, options)}, {digest[:16]}, {size} nm"
         before = results.earlier(name) if resume else None
         of_annotations: Sequence[Any]
         if before is not None and _is_kept(*before, settings):
@@ -188,15 +190,6 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
     if isinstance(options.pixel_size, PixelSizes):
         return replace(options, pixel_size=options.pixel_size.of(image))
     return options
-
-
-def _content_of(image: Any) -> str:
-    """Return which content a file has: another image of this name is not the one measured."""
-    is_file = isinstance(image, str | os.PathLike) and os.path.isfile(image)
-    try:
-        return f", SHA-256 {file_digest(image)[:16]}" if is_file else ""
-    except OSError:  # reading the image says why
-        return ""
 
 
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:

@@ -15,6 +15,7 @@ from support.pages import Page
 
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import compare_groups, cross_lines, fibre_diameters
+from hypervlad.results import write_diameters
 
 run = partial(commands.run, "diameters")
 PIXEL_SIZE = 12.5
@@ -135,6 +136,15 @@ def test_another_image_of_the_same_name_is_another_one(folder, tmp_path, monkeyp
     (one, median), (two, same), (three, other) = found
     assert (one, two, three) == ("x/a.png", "a.png", "a.png")
     assert median == same != other
+    facts = "InstructName=SU8000\nImageName=a.png\nDataSize=176x176\nPixelSize=4\n"
+    Path("y", "a.txt").write_text(f"[SemImageFile]\n{facts}")
+    run(tmp_path / "y" / "a.png", "-o", "out", "--resume", "-q")
+    (row,) = rows_of(Path("out", "diameters.csv"))
+    assert float(row["median_nm"]) == pytest.approx(4 * float(other), rel=1e-4)
+    for name, expected in (("a.png", median), ("b.png", other)):
+        array = np.asarray(Image.open(folder / name))
+        compared, _ = write_diameters("arrays", [array], ["a"], resume=True)
+        assert compared.groups[0].median == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(folder, tmp_path):
