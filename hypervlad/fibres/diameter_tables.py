@@ -84,8 +84,9 @@ def write_diameters(
         As in `fibre_diameters`.
     read_options : dict or ReadOptions, optional
         How images are read, and the pixel size of those that state none.
-    leave_out : path of a .csv file, optional
-        Places that count no more, as the page saves them: path, x_px, y_px.
+    leave_out : path of a .csv file or "none", optional
+        Places that count no more, as the page saves them: path, x_px, y_px. By default those that
+        the run that is resumed had left out; "none" takes them back.
     regions : bool, default=False
         Write the regions for ImageJ, which requires the extra `formats`.
     resume : bool, default=False
@@ -124,7 +125,8 @@ def write_diameters(
     ['diameters.csv', 'diameters.html', 'diameters.json', 'groups.csv', 'places.csv']
     """
     options, folder = check_read_options(read_options), Path(out_dir)
-    refused_places = {} if leave_out is None else read_left_out(leave_out)
+    is_table = leave_out is not None and os.fspath(leave_out) != "none"
+    refused_places = read_left_out(leave_out) if leave_out and is_table else {}
     measured = list[MeasuredImage]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
@@ -153,7 +155,11 @@ def write_diameters(
             )
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
-        is_out = marked_places(found.positions, refused_places.pop(name, None), name)
+        points = refused_places.pop(name, None)
+        if leave_out is None and before is not None:
+            own = [(float(p["y_px"]), float(p["x_px"])) for p in before[1] if _is_left_out(p)]
+            points = np.array(own).reshape(-1, 2)
+        is_out = marked_places(found.positions, points, name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
             row["scale_bar_error"] = options.pixel_size.error_of(image, found.pixel_size)
@@ -272,6 +278,10 @@ def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
         return False
     # If all places were left out, the table has no interval that could be taken back.
     return not places or (row["places"] != "0" and places[0].keys() >= {*_PLACE_COLUMNS})
+
+
+def _is_left_out(place: Row) -> bool:
+    return place.get("left_out", "") not in ("", "0")
 
 
 def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:

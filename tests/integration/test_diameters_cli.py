@@ -202,6 +202,11 @@ def test_places_are_left_out_and_taken_back(found, again, tmp_path):
     marked = [place for place in rows_of(found / "places.csv") if place["left_out"] == "1"]
     assert {place["place"] for place in marked} == {place["place"] for place in chosen}
     again()
+    assert [first_row()[name] for name in ("left_out", "places")] == [
+        row["left_out"],
+        row["places"],
+    ]
+    again("--leave-out", "none")
     assert is_as_before()
 
 
