@@ -274,7 +274,7 @@ def diameters(
         files,
         names_of(files, paths),
         groups=of_images,
-        samples=groups_of(files, samples, paths),
+        samples=groups_of(files, samples, paths, "sample"),
         polarity="auto" if polarity is None else cast(Any, polarity.value),
         annotations="keep" if keep_annotations else "leave_out",
         read_options=reading | {"pixel_size": own_pixel_size(pixel_size, files)},

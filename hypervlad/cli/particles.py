@@ -248,7 +248,7 @@ def find(
         read_options=replace(options, page=options.page or 0),
         pixel_size=sizes,
         groups=groups_of(files, groups, paths),
-        samples=groups_of(files, samples, paths),
+        samples=groups_of(files, samples, paths, "sample"),
         detection=detection,
         corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),

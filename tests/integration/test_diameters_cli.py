@@ -35,9 +35,9 @@ def folder(tmp_path_factory):
             1, diameter=diameter, cover=0.3, contrast_to_noise=20, size=176, random_state=seed
         )
         Image.fromarray(np.uint8(np.round(255 * image))).save(root / name)
-    for column in ("group", "sample"):
-        lines = [f"{name},{value}" for name, value in GROUPS.items()]
-        (root.parent / f"{column}s.csv").write_text("\n".join([f"path,{column}", *lines]))
+    for header, line in (("path,group", "{0},{1}"), ("path,group,sample", "{0},{0},{1}")):
+        lines = [header, *(line.format(*each) for each in GROUPS.items())]
+        (root.parent / f"{header.rsplit(',')[-1]}s.csv").write_text("\n".join(lines))
     return root
 
 
@@ -216,6 +216,8 @@ def test_samples_are_the_unit_of_intervals_and_regions_end_where_diameters_do(fo
     (row,) = rows_of(found / "groups.csv")
     assert (row["group"], row["samples"], row["interval_of"]) == ("all images", "2", "samples")
     assert not (found / "ratios.csv").exists()
+    said = again("--samples", folder.parent / "groups.csv", "--roi").stderr
+    assert "groups.csv: no column is called sample, so group is taken for it" in said
     own = [place for place in rows_of(found / "places.csv") if place["path"] == "a.png"]
     regions = roifile.roiread(found / "roi" / "a.png.zip")
     assert {region.roitype for region in regions} == {roifile.ROI_TYPE.LINE}
