@@ -30,7 +30,7 @@ from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.files import find_as_named, is_below, large_last
-from hypervlad.images.options import PIXEL_SIZE, check_read_options
+from hypervlad.images.options import PIXEL_SIZE, ROUNDING, check_read_options
 from hypervlad.images.reading import read_identity, read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, note_found
 from hypervlad.objects.detection import Detection, FindingRange
@@ -57,7 +57,6 @@ _REPLACED = (
     "the image was replaced or changed after a person had corrected its outlines, which are kept, "
     "and measured; put it back, or delete its file in the folder outlines, and find again"
 )
-_SAME_SIZE = 1e-5  # by which two sizes may differ that are one, as programs round them
 
 
 def find_in_images(
@@ -356,7 +355,7 @@ class _Search:
         """
         run = self.folder.run
         size = size or run["pixel_sizes"].get(name) or run["pixel_size"] or before
-        is_other = not math.isclose(size or 0, before or 0, rel_tol=_SAME_SIZE)
+        is_other = not math.isclose(size or 0, before or 0, rel_tol=ROUNDING)
         row["pixel_size_nm"] = size if is_other else before
         if is_other:
             row["scale_bar_error"] = None

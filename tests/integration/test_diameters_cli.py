@@ -153,7 +153,7 @@ def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(fold
     for name, source in {"c.png": "c.png", "copy.png": "c.png"}.items():
         shutil.copy(folder / source, images / name)
     Image.open(folder / "a.png").resize((352, 352), Image.Resampling.BICUBIC).save(images / "a.png")
-    bars = ",bar_length_px,bar_error_px\nin/a.png,20,9,1\nin/c.png,2\nin/copy.png,2\n"
+    bars = ",bar_length_px,bar_error_px\nin/a.png,20.000001,9,1\nin/c.png,2\nin/copy.png,2\n"
     sizes.write_text("path,pixel_size" + bars)
     for again in ([], ["--resume"]):
         run(images, "-o", out, "--pixel-size", sizes, "-q", *again)
