@@ -66,8 +66,7 @@ def test_one_line_per_image_agrees_with_the_library(folder, found):
     for name, row in rows.items():
         image = read_image(folder / name)
         aligned = aligned_fraction(image, window=24)
-        directions = local_orientation(image, 1.75)
-        of_all = aligned.statistics
+        directions, of_all = local_orientation(image, 1.75), aligned.statistics
         for column, value in (
             ("fraction", aligned.fraction),
             ("fibre_fraction", aligned.fibre_fraction),

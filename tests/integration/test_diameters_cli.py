@@ -43,8 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("found")
-    groups = folder.parent / "groups.csv"
+    out, groups = tmp_path_factory.mktemp("found"), folder.parent / "groups.csv"
     run(folder, "-o", out, "--groups", groups, "--pixel-size", PIXEL_SIZE, "-q")
     return out
 
