@@ -122,8 +122,7 @@ def tiny_encoder():
 @pytest.fixture(scope="session")
 def texture_images():
     """Twenty-four small images of three textures that even a random network can distinguish."""
-    rng = np.random.default_rng(0)
-    patterns = texture_patterns()
+    rng, patterns = np.random.default_rng(0), texture_patterns()
     images, labels = [], []
     for i in range(24):
         name = list(patterns)[i % 3]

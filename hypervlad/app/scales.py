@@ -25,7 +25,7 @@ from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.pixel_sizes import BAR
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.files import file_stamp
-from hypervlad.images.metadata import are_plausible, nanometres_of
+from hypervlad.images.metadata import AmbiguousLengthError, are_plausible, nanometres_of
 from hypervlad.images.reading import SIZE_TOLERANCE, relative_names
 from hypervlad.pages.numbers import number_text
 
@@ -489,6 +489,10 @@ def _share(text: str) -> float:
 
 def _nanometres(text: str) -> float:
     text = text[:_MAX_TEXT]
-    if (nm := nanometres_of(text)) is None:
+    try:
+        nm = nanometres_of(text)
+    except AmbiguousLengthError as error:
+        raise QueueError(str(error)) from None
+    if nm is None:
         raise QueueError(f"expected a length with its unit, such as 500 nm or 2 µm; got {text!r}")
     return nm

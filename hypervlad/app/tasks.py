@@ -141,7 +141,7 @@ _DIAMETERS = Task(
     ),
     (
         Step(
-            *("Measuring diameters", "diameters IMAGES -o FOLDER --resume"),
+            *("Measuring diameters", "diameters IMAGES -o FOLDER --resume --leave-out=none"),
             takes="polarity groups leave_out keep",
         ),
         _REPORT,

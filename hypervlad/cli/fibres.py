@@ -197,7 +197,9 @@ def diameters(
     leave_out: Annotated[
         Path | None,
         typer.Option(
-            metavar="CSV", help="Places that count no more, as the page saves them: choice.csv."
+            metavar="CSV",
+            help="Places that count no more, as the page saves them: choice.csv. With --resume, "
+            "those left out before stay so without it; none takes them back.",
         ),
     ] = None,
     roi: Annotated[
@@ -225,7 +227,7 @@ def diameters(
       median             with a 95 % interval, in px and nm, weighted by visible
                          length, as all columns of diameters
       mean, standard_deviation, d10, d90
-      places, left_out   places that were measured, and those of --leave-out
+      places, left_out   places that count, and those left out by --leave-out
       kinds              median and share of up to three kinds of fibres
       profile            how the brightness changes across fibres: flat, rims, round
                          or transmission
@@ -272,7 +274,7 @@ def diameters(
         files,
         names_of(files, paths),
         groups=of_images,
-        samples=groups_of(files, samples, paths),
+        samples=groups_of(files, samples, paths, "sample"),
         polarity="auto" if polarity is None else cast(Any, polarity.value),
         annotations="keep" if keep_annotations else "leave_out",
         read_options=reading | {"pixel_size": own_pixel_size(pixel_size, files)},

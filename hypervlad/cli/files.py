@@ -185,8 +185,10 @@ def folder_of(paths: Sequence[str]) -> Path | None:
         return None
 
 
-def groups_of(files: list[Path], table: Path | None, paths: list[str]) -> list[str] | None:
-    """Return the group of each image, from a table that names images by their paths, if given."""
+def groups_of(
+    files: list[Path], table: Path | None, paths: list[str], what: str = "group"
+) -> list[str] | None:
+    """Return the group, or sample, of each image, from a table of their paths, if it is given."""
     if table is None:
         return None
     from hypervlad.folders.groups import load_groups
@@ -195,7 +197,7 @@ def groups_of(files: list[Path], table: Path | None, paths: list[str]) -> list[s
         raise ValueError(
             f"{table} names images by their paths below one folder: give only that folder"
         )
-    groups: list[str] = load_groups(files, Path(paths[0]), table).tolist()
+    groups: list[str] = load_groups(files, Path(paths[0]), table, what).tolist()
     return groups
 
 

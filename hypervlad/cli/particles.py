@@ -182,7 +182,8 @@ def find(
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
       run.json           what a run that is resumed must have in common
-    If the command is stopped at any moment, repeat it with --resume.
+    If the command is stopped at any moment, repeat it with --resume. That also finds particles
+    again in images that were replaced, and drops those that are gone.
 
     \b
     Examples:
@@ -247,7 +248,7 @@ def find(
         read_options=replace(options, page=options.page or 0),
         pixel_size=sizes,
         groups=groups_of(files, groups, paths),
-        samples=groups_of(files, samples, paths),
+        samples=groups_of(files, samples, paths, "sample"),
         detection=detection,
         corrected=None if corrected is None else FoundFolder(corrected),
         formats=formats or (),

@@ -140,6 +140,17 @@ def noted(name: str | None = None) -> Iterator[list[str]]:
         _noted.reset(token)
 
 
+@contextlib.contextmanager
+def unsaid() -> Iterator[None]:
+    """Say nothing of images in the block, which are only read to be compared."""
+    token = _facts.set({})
+    try:
+        with noted():
+            yield
+    finally:
+        _facts.reset(token)
+
+
 def note_of(sentence: Sentence, fact: Any) -> str:
     """Return a sentence as the note of an image in a table, without its name."""
     return str(fact) if sentence is _doubts else sentence({_THIS_IMAGE: fact})

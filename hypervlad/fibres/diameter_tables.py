@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from hypervlad._version import __version__
-from hypervlad.common.files import file_digest
 from hypervlad.common.progress import by_reader, note_doubt
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
@@ -23,6 +22,7 @@ from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import image_name, read_identity
 from hypervlad.images.sample import Annotations, note_found
 from hypervlad.objects.results_folder import ResultsFolder, Row, report_removed, write_rows
 from hypervlad.statistics.groups import weighted_quantiles
@@ -84,12 +84,14 @@ def write_diameters(
         As in `fibre_diameters`.
     read_options : dict or ReadOptions, optional
         How images are read, and the pixel size of those that state none.
-    leave_out : path of a .csv file, optional
-        Places that count no more, as the page saves them: path, x_px, y_px.
+    leave_out : path of a .csv file or "none", optional
+        Places that count no more, as the page saves them: path, x_px, y_px. By default those that
+        the run that is resumed had left out; "none" takes them back.
     regions : bool, default=False
         Write the regions for ImageJ, which requires the extra `formats`.
     resume : bool, default=False
-        Keep what an earlier run with the same options has measured in this folder.
+        Keep what an earlier run with the same options has measured in this folder, of images that
+        have the same pixels and pixel size.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -123,7 +125,8 @@ def write_diameters(
     ['diameters.csv', 'diameters.html', 'diameters.json', 'groups.csv', 'places.csv']
     """
     options, folder = check_read_options(read_options), Path(out_dir)
-    refused_places = {} if leave_out is None else read_left_out(leave_out)
+    is_table = leave_out is not None and os.fspath(leave_out) != "none"
+    refused_places = read_left_out(leave_out) if leave_out and is_table else {}
     measured = list[MeasuredImage]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
@@ -138,7 +141,8 @@ def write_diameters(
 
     def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
         image, name, group, sample = given
-        settings = f"{method}, {polarity}, {_options_of(image, options)}{_content_of(image)}"
+        digest, size = read_identity(image, options, image_name(image))
+        settings = f"{method}, {polarity}, {_options_of(image, options)}, {digest[:16]}, {size} nm"
         before = results.earlier(name) if resume else None
         of_annotations: Sequence[Any]
         if before is not None and _is_kept(*before, settings):
@@ -151,7 +155,11 @@ def write_diameters(
             )
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
-        is_out = marked_places(found.positions, refused_places.pop(name, None), name)
+        points = refused_places.pop(name, None)
+        if leave_out is None and before is not None:
+            own = [(float(p["y_px"]), float(p["x_px"])) for p in before[1] if _is_left_out(p)]
+            points = np.array(own).reshape(-1, 2)
+        is_out = marked_places(found.positions, points, name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
             row["scale_bar_error"] = options.pixel_size.error_of(image, found.pixel_size)
@@ -188,15 +196,6 @@ def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
     if isinstance(options.pixel_size, PixelSizes):
         return replace(options, pixel_size=options.pixel_size.of(image))
     return options
-
-
-def _content_of(image: Any) -> str:
-    """Return which content a file has: another image of this name is not the one measured."""
-    is_file = isinstance(image, str | os.PathLike) and os.path.isfile(image)
-    try:
-        return f", SHA-256 {file_digest(image)[:16]}" if is_file else ""
-    except OSError:  # reading the image says why
-        return ""
 
 
 def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> FolderDiameters | None:
@@ -279,6 +278,10 @@ def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
         return False
     # If all places were left out, the table has no interval that could be taken back.
     return not places or (row["places"] != "0" and places[0].keys() >= {*_PLACE_COLUMNS})
+
+
+def _is_left_out(place: Row) -> bool:
+    return place.get("left_out", "") not in ("", "0")
 
 
 def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:

@@ -18,7 +18,14 @@ from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
-from hypervlad.objects.results_folder import Row, copies_among, made_with, read_results, read_rows
+from hypervlad.objects.results_folder import (
+    GroupedImages,
+    Row,
+    copies_among,
+    made_with,
+    read_results,
+    read_rows,
+)
 from hypervlad.pages import paper, parts
 from hypervlad.pages.base import evenly_spaced
 from hypervlad.pages.numbers import interval_text, number_text
@@ -154,18 +161,12 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe alignment: means of images, and directions of all fibre pixels."""
     paper.check_weight(weight, "number")
     every, _ = read_results(*(folder / name for name in ALIGNMENT_TABLES))
-    copies = copies_among(row for row in every if row["mean_direction_deg"])  # others are alike
-    rows, shares = [row for row in every if row["path"] not in copies], np.zeros(len(_BINS) - 1)
-    results = [Result("images", len(rows))]
-    results += _means(rows)
-    by_group = defaultdict[str, list[Row]](list)
-    for row in rows:
-        by_group[row.get("group") or ""].append(row)
-    for name in sorted(by_group) if len(by_group) > 1 else ():
-        results += [
-            Result("images", len(by_group[name]), group=name),
-            *_means(by_group[name], name),
-        ]
+    # Lines of images without directions are alike.
+    own = ({**row, "of": row["path"] * (not row["mean_direction_deg"])} for row in every)
+    grouped, shares = GroupedImages.of(own), np.zeros(len(_BINS) - 1)
+    rows, results = grouped.rows[""], list[Result]()
+    for name, each in grouped.rows.items():
+        results += [Result("images", len(each), group=name), *_means(each, name)]
     with_fibres = [row for row in rows if row["mean_direction_deg"]]
     for row in with_fibres:
         kinds = "orientation", "coherence"  # 0 in the background
@@ -199,8 +200,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
         "directions can be measured.",
         paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
-    notes = [note_of_copies(copies)] * bool(copies)
-    notes += paper.notes_of(made, rows)
+    notes = grouped.notes + paper.notes_of(made, rows)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     images = _image_by_image(folder, every)

@@ -22,6 +22,7 @@ HEADERS = {
     "label": ("label", "labels", "class", "category", "target"),
     "group": ("group", "groups", "group_id", "sample", "specimen", "source"),
 }
+_SAMPLES = ("sample", "specimen", "source", "group", "groups", "group_id")  # the first one counts
 #: The header of the labels of a review. Its ``path`` is as it was given, and ``file`` complete.
 REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
 #: The same of particles, whose table lies in their folder, or for other purposes anywhere.
@@ -49,26 +50,26 @@ class GroupRow:
         return [parts for parts in found if parts]
 
 
-def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
-    """Read a file with the columns path and group; the header is optional."""
+def read_group_rows(csv_path: str | os.PathLike[str], what: str = "group") -> list[GroupRow]:
+    """Read a file with the columns path and group, or sample; the header is optional."""
     path = Path(csv_path).expanduser()
-    lines = read_cells(path, "path, group")
+    lines = read_cells(path, f"path, {what}")
     if not lines:
-        raise ImageFolderError(f"{path}: empty; expected lines of two columns, path and group.")
-    path_column, group_column, has_header = _group_columns(lines[0][1], path)
+        raise ImageFolderError(f"{path}: empty; expected lines of two columns, path and {what}.")
+    path_column, group_column, has_header = _group_columns(lines[0][1], path, what)
     rows = []
     for number, cells in lines[has_header:]:
         filled = max(path_column, group_column) < len(cells)
         if not filled or not (cells[path_column].strip() and cells[group_column].strip()):
             raise ImageFolderError(
-                f"{path}, line {number}: expected a path and a group, got {','.join(cells)!r}. "
+                f"{path}, line {number}: expected a path and a {what}, got {','.join(cells)!r}. "
                 "Columns are separated by a comma, a semicolon or a tab; a path that contains one "
                 "goes into double quotes."
             )
         check_text(path, number, cells[group_column])
         rows.append(GroupRow(cells[path_column], composed(cells[group_column].strip()), number))
     if not rows:
-        raise ImageFolderError(f"{path}: a header and nothing below it; expected path and group.")
+        raise ImageFolderError(f"{path}: a header and nothing below it; expected path and {what}.")
     return rows
 
 
@@ -119,15 +120,16 @@ def match_groups(
 
 
 def load_groups(
-    files: Sequence[Path], root: Path, groups: str | os.PathLike[str]
+    files: Sequence[Path], root: Path, groups: str | os.PathLike[str], what: str = "group"
 ) -> NDArray[np.str_]:
+    """Return the group, or `what` is "sample", of each image; see `match_groups`."""
     if not isinstance(groups, (str, os.PathLike)):
         raise ImageFolderError(
             f"groups: expected the path of a CSV file with columns path and group, got "
             f"{type(groups).__name__}. An array of groups goes to fit(images, y, groups=...) "
             "as it is."
         )
-    return match_groups(files, root, read_group_rows(groups), groups)
+    return match_groups(files, root, read_group_rows(groups, what), groups)
 
 
 def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
@@ -178,14 +180,19 @@ def alike_classes(labels: Iterable[str]) -> list[str]:
     return [name for names in spellings.values() if len(names) > 1 for name in names]
 
 
-def find_columns(header: Sequence[str]) -> dict[str, int]:
+def find_columns(header: Sequence[str], what: str = "group") -> dict[str, int]:
+    """Return the columns by what they have; that of the group, or of the sample, is "group"."""
     names = [cell.strip().lower() for cell in header]
     found = {}
     for kind, known in HEADERS.items():
         if places := [i for i, name in enumerate(names) if name in known]:
             # Only the usual name precedes the others.
             found[kind] = names.index(known[0]) if known[0] in names else places[0]
-    if "label" in found and "source" in names:
+    is_of_label = "label" in found and "source" in names
+    own = [name for name in _SAMPLES if name in names and not (is_of_label and name == "source")]
+    if what == "sample" and own:
+        found["group"] = names.index(own[0])
+    if is_of_label:
         found["source"] = names.index("source")
         if found.get("group") == found["source"]:
             del found["group"]  # it is the source of the label
@@ -194,15 +201,24 @@ def find_columns(header: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _group_columns(first: Sequence[str], csv_path: Path) -> tuple[int, int, bool]:
-    """Return the columns of path and group, and whether the first line is a header."""
-    found = find_columns(first)
+def _group_columns(first: Sequence[str], csv_path: Path, what: str) -> tuple[int, int, bool]:
+    """Return the columns of path and group, or sample, and whether the first line is a header."""
+    found = find_columns(first, what)
     if "path" in found and "group" in found:
+        names = [cell.strip().lower() for cell in first]
+        taken, is_one = names[found["group"]], len({*names} & {*_SAMPLES}) == 1
+        is_usual = "group" in taken or is_one if what == "group" else taken in _SAMPLES[:2]
+        if not is_usual:
+            warn_user(
+                f"{csv_path}: no column is called {what}, so {taken} is taken for it; call the "
+                f"right one {what}.",
+                ImageFolderWarning,
+            )
         return found["path"], found["group"], True
     if "path" in found and ("label" in found or sum(bool(cell.strip()) for cell in first) > 2):
         raise ImageFolderError(
-            f"{csv_path}: no column is called group; its columns are {', '.join(first)}. Expected "
-            "path and group: what was cut from one micrograph, sample or paper has one group."
+            f"{csv_path}: no column is called {what}; its columns are {', '.join(first)}. Expected "
+            f"path and {what}: what was cut from one micrograph, sample or paper has one {what}."
         )
     # Another word in the header's second column: no image is called "path".
     return 0, 1, found.get("path") == 0 or found.get("group") == 1

@@ -17,7 +17,7 @@ from hypervlad.folders.groups import ImageFolderError, check_text, read_cells
 from hypervlad.folders.pixel_sizes import BAR, PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar
 from hypervlad.images.files import encode_jpeg
-from hypervlad.images.metadata import nanometres_of
+from hypervlad.images.metadata import AmbiguousLengthError, nanometres_of
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.images.scale_bars import scale_bars_of
 from hypervlad.images.scale_labels import LabelReader, around_bar, may_be_micrometres
@@ -57,7 +57,7 @@ class ImageScale(NamedTuple):
 def read_scale_bars(given: str) -> dict[str, str]:
     """Return lengths by folder: of a table with the columns folder and scale_bar, or one for all.
 
-    ValueError if a length has no unit of length.
+    ValueError if a length has no unit of length, or may be two, or a folder has two lengths.
     """
     if not given.lower().endswith((".csv", ".tsv", ".txt")):
         _nanometres(given, "--scale-bar")
@@ -69,19 +69,28 @@ def read_scale_bars(given: str) -> dict[str, str]:
             f"{given}: its columns are {', '.join(header)}; expected folder and scale_bar, with "
             'lines such as "day1,10 um".'
         )
-    found = {}
+    found, first = dict[str, str](), dict[str, int]()  # its line
     for number, cells in lines:
         cells += [""] * (len(names) - len(cells))
         folder, length = (cells[names.index(name)].strip() for name in ("folder", "scale_bar"))
         check_text(Path(given), number, length)
-        _nanometres(length, f"{given}, line {number}")
+        nm = _nanometres(length, where := f"{given}, line {number}")
         parts = PurePosixPath(folder.replace("\\", "/")).parts
-        found["/".join(part for part in parts if part != ".")] = length
+        name = "/".join(part for part in parts if part != ".")
+        if nm != _nanometres(found.setdefault(name, length), where):
+            raise ImageFolderError(
+                f"{where}: {folder} has another length in line {first[name]}; delete one of them."
+            )
+        first.setdefault(name, number)
     return found
 
 
 def _nanometres(length: str, where: str) -> float:
-    if (nm := nanometres_of(length)) is None:
+    try:
+        nm = nanometres_of(length)
+    except AmbiguousLengthError as error:
+        raise AmbiguousLengthError(f"{where}: {error}") from None
+    if nm is None:
         raise ValueError(
             f"{where}: {length!r} is not what a scale bar says; give a length with its unit, "
             'such as "10 um" or "200 nm".'

@@ -342,12 +342,19 @@ LENGTH = re.compile(
     r"\s*(?:(?P<thousands>[1-9]\d{0,2}(?:[,'\u2019\s]\d{3})+(?:\.\d+)?)"
     r"|(?P<number>\d+(?:[.,]\d*)?(?:[eE][-+]?\d+)?|[.,]\d+))\s*(?P<unit>\D*?)\s*"
 )
+_AMBIGUOUS = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
 
 
-def parse_length(length: str | float) -> tuple[float, str]:
+class AmbiguousLengthError(ValueError):
+    """A length that may be two, as its comma or dot may be of thousands or of decimals."""
+
+
+def parse_length(length: str | float, *, of_bar: bool = False) -> tuple[float, str]:
     """Return the number and the unit of a length, "" for pixels; a ValueError if it is none.
 
-    >>> parse_length("1,000 nm"), parse_length("0,5 um"), parse_length(32)
+    "1,000 nm" is none, as it may mean 1 or 1000 nm, nor is "1.000 nm" of a scale bar.
+
+    >>> parse_length("1 000 nm"), parse_length("0,5 um"), parse_length(32)
     ((1000.0, 'nm'), (0.5, 'um'), (32.0, ''))
     """
     found = LENGTH.fullmatch(str(length))
@@ -357,13 +364,24 @@ def parse_length(length: str | float) -> tuple[float, str]:
             f"{length!r} is not a length; give a number of pixels, such as 32, or one with a unit, "
             "such as 500nm or 0.5um."
         )
+    text = (found["thousands"] or found["number"]) if found else ""
+    # A dot is of decimals, but no bar is given to thousandths of a nanometre.
+    is_small = of_bar and (length_in_nm(1, unit) or math.inf) <= 1
+    if _AMBIGUOUS.fullmatch(text) and ("," in text or is_small):
+        one, other = f"{float(text.replace(',', '.')):g}{unit}", re.sub(r"[.,]", "", text) + unit
+        raise AmbiguousLengthError(f"{length!r} may be {one} or {other}; write one of these.")
     return number, "" if unit in _PIXELS else unit
 
 
 def nanometres_of(length: str) -> float | None:
-    """Return a length with a unit in nanometres; None if it is none, or in pixels."""
+    """Return what a scale bar says in nanometres; None if it has no unit of length.
+
+    An AmbiguousLengthError if it may be two lengths.
+    """
     try:
-        return length_in_nm(*parse_length(length))
+        return length_in_nm(*parse_length(length, of_bar=True))
+    except AmbiguousLengthError:
+        raise
     except ValueError:
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import math
 import os
 import textwrap
 import unicodedata
@@ -28,6 +29,7 @@ from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
 NANOMETRES = Number(above=0, meaning="nanometres per pixel")
+ROUNDING = 1e-5  # by which two pixel sizes may differ that are one, as tables round them
 _SHARE = Number(at_least=0, below=1)
 
 
@@ -77,7 +79,8 @@ class PixelSizes:
     def error_of(self, image: Any, used: float | None) -> float:
         """Return the error of the size that was used, if it is that of a scale bar, otherwise 0."""
         known = self.of(image)
-        return self._errors.get(_place_of(image), 0.0) if known and known == used else 0.0
+        is_used = known and used and math.isclose(known, used, rel_tol=ROUNDING)
+        return self._errors.get(_place_of(image), 0.0) if is_used else 0.0
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.progress import by_reader, warn_of_image
+from hypervlad.common.progress import by_reader, unsaid, warn_of_image
 from hypervlad.common.wording import counted, name_some, reason_of, warn_user
 from hypervlad.images.annotations import coloured_marks
 from hypervlad.images.banner import find_banner
@@ -215,6 +215,16 @@ def read_named(
         },
         source=name if is_path else None,
     )
+
+
+def read_identity(source: Any, options: ReadOptions, name: str) -> tuple[str, float | None]:
+    """Return the digest and the pixel size of an image, on which all that is measured depends.
+
+    A file beside the image may state the size, and a folder may be the image.
+    """
+    with unsaid():  # it was said when the image was measured
+        read = read_named(source, options, name)
+    return read.digest, read.pixel_size
 
 
 def _set_pixel_size(

@@ -241,6 +241,7 @@ class FoundFolder(FoundFiles):
                 file = self.outlines_file(name).name if marks[name] else None
                 fields.loc[row, "corrected_in"], is_marked_anew = file, True
         is_changed = begin or tables or formats or corrected or is_marked_anew
+        is_changed = is_changed or not before["micrograph"].isin(fields["micrograph"]).all()
         if is_changed or fields["particles"].isna().any():
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
             table = pd.concat([each for each in own if len(each)] or own[:1])

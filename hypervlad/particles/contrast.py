@@ -70,10 +70,13 @@ def stands_out(
     values: NDArray[np.float32], weights: NDArray[np.float32], *widths: float
 ) -> NDArray[np.float32]:
     """Return means by narrow Gaussian weights less those by wide ones; values times weights."""
-    narrow, wide = (
-        smoothed(values, width) / np.maximum(smoothed(weights, width), 1e-6) for width in widths
-    )
-    return np.asarray(narrow - wide, np.float32)
+    means = list[NDArray[np.float32]]()
+    for width in widths:  # in place: of the largest images, each copy takes 64 MB
+        means.append(smoothed(values, width))
+        total = smoothed(weights, width)
+        means[-1] /= np.maximum(total, 1e-6, out=total)
+    means[0] -= means[1]
+    return means[0]
 
 
 def texture_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import os
 import time
 from collections import defaultdict
@@ -28,9 +29,9 @@ from hypervlad.common.progress import (
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
-from hypervlad.images.files import is_below, large_last
-from hypervlad.images.options import PIXEL_SIZE, check_read_options
-from hypervlad.images.reading import read_named, relative_names
+from hypervlad.images.files import find_as_named, is_below, large_last
+from hypervlad.images.options import PIXEL_SIZE, ROUNDING, check_read_options
+from hypervlad.images.reading import read_identity, read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, annotations_of, note_found
 from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
@@ -51,6 +52,10 @@ _WRITTEN, _N_TIMES = 3.0, 50  # seconds between tables of fields, and times thos
 _TAKEN = (
     "particles are {polarity} in most other images, so they are taken to be {polarity} in this "
     "image, too, which may be either, as its range does not say: look at the outlines"
+)
+_REPLACED = (
+    "the image was replaced or changed after a person had corrected its outlines, which are kept, "
+    "and measured; put it back, or delete its file in the folder outlines, and find again"
 )
 
 
@@ -110,6 +115,8 @@ def find_in_images(
         Keep the outlines that are in the folder, and find the others, with the same `finder` and
         `read_options`, and `pixel_size` if one was given. Those of single files are compared image
         by image. What was measured or written by a person stays, unless its outline was changed.
+        All images are read: one that was changed is searched again, unless a person has corrected
+        its outlines, and one that states another pixel size is measured again.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -128,8 +135,9 @@ def find_in_images(
     Warns
     -----
     UserWarning
-        If particles are in information bars, only some images have a pixel size, or particles are
-        bright in some and dark in others.
+        If particles are in information bars, only some images have a pixel size, particles are
+        bright in some and dark in others, or images of an earlier run are gone, or were changed
+        after a person had corrected their outlines.
 
     Examples
     --------
@@ -173,6 +181,13 @@ def find_in_images(
             if detection is not None:
                 write_detection(folder.path / DETECTION, detection)
             rows = folder.searched.rows()
+            if gone := [name for name in rows if find_as_named(folder.images, name) is None]:
+                warn_user(
+                    f"{path}: {counted(len(gone), 'image')} no longer in {folder.images}, and in "
+                    f"no table any more; the outlines are kept: {name_some(gone)}"
+                )
+                for name in gone:
+                    del rows[name]
             names = sorted({*rows, *files})
             drawn = folder.outline_files.corrected(folder.images, names) if resume else {}
             kept = dict[str, list[tuple[Path, str]]]()
@@ -202,9 +217,9 @@ def find_in_images(
                         due = (now := time.monotonic()) + max(_WRITTEN, _N_TIMES * (now - began))
             if left_out:
                 write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
-            if rows:
+            if rows or gone:
                 folder.searched.write(rows[name] for name in sorted(rows))
-        if rows:
+        if rows or gone:
             earlier = None if corrected is None else corrected.table
             folder.update(
                 begin=True, earlier=earlier, formats=formats, on_error="skip", verbose=verbose
@@ -278,39 +293,48 @@ class _Search:
         Return the file if they were drawn by a person. An image that cannot be read is an
         ImageReadError.
         """
-        file = self.folder.outlines_file(name)
+        file, image = self.folder.outlines_file(name), self.files.get(name)
+        image, before = image or self.folder.image(name), self.rows.get(name)
         there = self.folder.outlines(name) if file.exists() and name not in self.taken else None
+        is_replaced = False
+        if there is not None and before is None:
+            # What was found in an image that was gone meanwhile may be of another one.
+            there = None if self.folder.outline_files.is_as_found(name) else there
+        elif there is not None and before is not None:
+            digest, size = read_identity(image, self.reading, str(image))
+            is_replaced = digest != (before.get("image_digest") or digest)
+            there = None if is_replaced and not self._is_drawn(name) else there
         by_person = self.drawn[name][0] if name in self.drawn and there is None else None
         notes = list[str]()
-        if there is not None and name in self.rows:
+        if there is not None and before is not None:
             found = there
         else:
-            image = self.files.get(name) or self.folder.image(name)
             with noted(name) as notes:
                 outline = functools.partial(self.outline, **(taken := self.taken.get(name, {})))
                 is_searched = self.folder.run["finder"].get("annotations") != "keep"
                 given = name, image, there, outline, self.reading, by_person, is_searched
                 found, own = _found_in(*given)
-            if name in self.taken and self._is_drawn(name):  # meanwhile
+            if (is_replaced or name in self.taken) and self._is_drawn(name):  # meanwhile
                 return None
             if taken:
                 own["polarity_shown"] = self.rows[name]["polarity_shown"]
                 found = replace(found, note=joined_notes([found.note, _TAKEN.format(**taken)]))
-            self.rows[name] = self.rows.get(name, {}) | own
+            self.rows[name], size = (before or {}) | own, own["pixel_size_nm"]
         row = self.rows[name] | self.labels.get(name, {})
         self.rows[name] = row
-        self._set_pixel_size(row, name)
+        is_other = self._set_pixel_size(row, name, size, (before or {}).get("pixel_size_nm"))
         is_given = bool(self.pixel_size) and row["pixel_size_nm"] == self.pixel_size
         has_bar = "scale bar" in (row.get("annotations") or "")
         # What was noted while its outlines were found was also said then.
         doubt = row.get("doubt") if there is not None else found.note
-        known = [row.get("note")] if there is not None else notes
+        known = notes if there is None else [joined_notes([row.get("note")], but=_REPLACED)]
         new = [GIVEN_SIZE] * (is_given and has_bar and GIVEN_SIZE not in known)
+        new += [_REPLACED] * (is_replaced and there is not None)
         note_doubt(name, joined_notes(new if there is None else [doubt, *known, *new]))
         row["doubt"] = doubt or None
         row["note"] = joined_notes([*known, *new], but=doubt) or None
         if there is not None:
-            self._add_pixel_size(row, name, there)
+            self._write_pixel_size(row, name, there, is_other=is_other)
             return None
         note_found(name, found)
         row["particles"] = len(found)
@@ -324,23 +348,38 @@ class _Search:
         files.note_used(name, *by_person, found)
         return by_person[0]
 
-    def _set_pixel_size(self, row: dict[str, Any], name: str) -> None:
+    def _set_pixel_size(
+        self, row: dict[str, Any], name: str, size: float | None, before: float | None
+    ) -> bool:
+        """Write the pixel size that an image states, or was given, into its row.
+
+        Return whether it is another one than before.
+        """
         run = self.folder.run
-        size = run["pixel_sizes"].get(name) or run["pixel_size"]
-        row["pixel_size_nm"] = row["pixel_size_nm"] or size
+        size = size or run["pixel_sizes"].get(name) or run["pixel_size"] or before
+        is_other = not math.isclose(size or 0, before or 0, rel_tol=ROUNDING)
+        row["pixel_size_nm"] = size if is_other else before
+        if is_other:
+            row["scale_bar_error"] = None
         if isinstance(self.pixel_size, PixelSizes):
             in_use = float(row["pixel_size_nm"] or 0)
             if share := self.pixel_size.error_of(self.files.get(name), in_use):
                 row["scale_bar_error"] = share
+        return is_other
 
-    def _add_pixel_size(self, row: dict[str, Any], name: str, there: Outlines) -> None:
-        """Write into a file of outlines the pixel size that it has not.
+    def _write_pixel_size(
+        self, row: dict[str, Any], name: str, there: Outlines, *, is_other: bool
+    ) -> None:
+        """Write into a file of outlines the pixel size that it has not, or another one.
 
-        It was given later, or lost in other programs. What a person has corrected since stays
-        younger.
+        It was given later, corrected, or lost in other programs. What a person has corrected since
+        stays younger.
         """
         files, file = self.folder.outline_files, self.folder.outlines_file(name)
-        if row["pixel_size_nm"] and not there.pixel_size and file.suffix == ".tif":
+        if is_other and row.get("outlines_digest") == files.digest(name):
+            row["outlines_digest"] = None  # to be measured again
+        is_lacking = bool(row["pixel_size_nm"]) and (is_other or not there.pixel_size)
+        if is_lacking and file.suffix == ".tif":
             times = file.stat()
             write = files.write_found if files.is_as_found(name) else files.write
             write(name, there, row["pixel_size_nm"])

@@ -585,13 +585,13 @@ def chosen_rules(
 
     From how many particles too many were found in each image by each rule, and how many were wrong
     or missed. Of the rules without necks and of those with them, that counts best, and of these two
-    that with fewer errors.
+    that of which the more frequent errors, missed or wrong particles, are fewer.
     """
     at_necks, groups = np.array([each for _, each in _RULES]), np.asarray(groups)
 
     def best(own: NDArray[np.bool_]) -> int:
         count, errors = np.abs(excess[own].sum(axis=0)), wrong[own].sum(axis=0)
         counting = (np.where(each, count, np.inf).argmin() for each in (~at_necks, at_necks))
-        return min(map(int, counting), key=lambda rule: errors[rule])
+        return min(map(int, counting), key=lambda rule: errors[rule] + count[rule])
 
     return best(np.ones(len(groups), bool)), [best(groups != each) for each in groups]

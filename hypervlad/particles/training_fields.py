@@ -35,6 +35,7 @@ _MIN_SIDE = 8  # pixels, of a field at the scale of training
 _MAX_ENLARGED = 8  # times: a particle that was learnt would have less than a pixel or two
 _USUAL = (5, 95)  # percentiles of training particles' diameters
 _ROWS = 256  # that are enlarged at once
+_AT_MOST = 1 << 22  # pixels, of which a median is taken
 MIN_FOUND = 5  # particles, of which medians and quarters say something
 
 
@@ -157,7 +158,9 @@ def look_of(grey: NDArray[np.float32], outlines: Outlines) -> Faults:
     shapes = [shape_measures(each.mask) for each in whole]
     width, solidity = np.quantile(shapes, 0.25, axis=0)[[1, 3]].tolist()
     means = np.array([grey[each.window][each.mask].mean() for each in whole])
-    faint, clear = np.quantile(np.abs(means - np.median(grey[labels == 0])), (0.25, 0.75)).tolist()
+    some = np.s_[:: 1 + labels.size // _AT_MOST]  # of the largest images, copies are large
+    middle = np.median(grey.ravel()[some][labels.ravel()[some] == 0])
+    faint, clear = np.quantile(np.abs(means - middle), (0.25, 0.75)).tolist()
     evenness = faint / max(clear, 1e-9)
     return look._replace(elongation=1 / width, solidity=solidity, evenness=evenness)
 

@@ -66,8 +66,7 @@ def test_one_line_per_image_agrees_with_the_library(folder, found):
     for name, row in rows.items():
         image = read_image(folder / name)
         aligned = aligned_fraction(image, window=24)
-        directions = local_orientation(image, 1.75)
-        of_all = aligned.statistics
+        directions, of_all = local_orientation(image, 1.75), aligned.statistics
         for column, value in (
             ("fraction", aligned.fraction),
             ("fibre_fraction", aligned.fibre_fraction),
@@ -187,8 +186,14 @@ def test_what_ends_a_run_costs_nothing_that_was_found(tmp_path, monkeypatch):
     assert all(row["spread_low_deg"] for row in rows.values())
     assert {row["path"] for row in rows_of(out / "regions.csv")} <= set(rows)
     assert files_of(out) == before
-    run(images, "-o", out, "--window", 16)
+    groups = tmp_path / "groups.csv"
+    groups.write_text("path,group\na.png,x\nb.png,x\nc.png,x\ncopy.png,y\n")
+    run(images, "-o", out, "--window", 16, "--groups", groups)
     assert "images of another run" not in (out / "alignment.json").read_text()
+    said = commands.run("report", out, "-o", tmp_path / "paper").stdout
+    assert "all groups together are counted without copy.png, a copy of images in other" in said
+    lines = rows_of(tmp_path / "paper" / "results.csv")
+    assert [row["value"] for row in lines if row["quantity"] == "images"] == ["3", "3", "1"]
 
 
 def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_path):

@@ -15,6 +15,7 @@ from support.pages import Page
 
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import compare_groups, cross_lines, fibre_diameters
+from hypervlad.results import write_diameters
 
 run = partial(commands.run, "diameters")
 PIXEL_SIZE = 12.5
@@ -34,16 +35,15 @@ def folder(tmp_path_factory):
             1, diameter=diameter, cover=0.3, contrast_to_noise=20, size=176, random_state=seed
         )
         Image.fromarray(np.uint8(np.round(255 * image))).save(root / name)
-    for column in ("group", "sample"):
-        lines = [f"{name},{value}" for name, value in GROUPS.items()]
-        (root.parent / f"{column}s.csv").write_text("\n".join([f"path,{column}", *lines]))
+    for header, line in (("path,group", "{0},{1}"), ("path,group,sample", "{0},{0},{1}")):
+        lines = [header, *(line.format(*each) for each in GROUPS.items())]
+        (root.parent / f"{header.rsplit(',')[-1]}s.csv").write_text("\n".join(lines))
     return root
 
 
 @pytest.fixture(scope="module")
 def first(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("found")
-    groups = folder.parent / "groups.csv"
+    out, groups = tmp_path_factory.mktemp("found"), folder.parent / "groups.csv"
     run(folder, "-o", out, "--groups", groups, "--pixel-size", PIXEL_SIZE, "-q")
     return out
 
@@ -135,6 +135,15 @@ def test_another_image_of_the_same_name_is_another_one(folder, tmp_path, monkeyp
     (one, median), (two, same), (three, other) = found
     assert (one, two, three) == ("x/a.png", "a.png", "a.png")
     assert median == same != other
+    facts = "InstructName=SU8000\nImageName=a.png\nDataSize=176x176\nPixelSize=4\n"
+    Path("y", "a.txt").write_text(f"[SemImageFile]\n{facts}")
+    run(tmp_path / "y" / "a.png", "-o", "out", "--resume", "-q")
+    (row,) = rows_of(Path("out", "diameters.csv"))
+    assert float(row["median_nm"]) == pytest.approx(4 * float(other), rel=1e-4)
+    for name, expected in (("a.png", median), ("b.png", other)):
+        array = np.asarray(Image.open(folder / name))
+        compared, _ = write_diameters("arrays", [array], ["a"], resume=True)
+        assert compared.groups[0].median == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(folder, tmp_path):
@@ -143,7 +152,7 @@ def test_a_report_weighs_as_the_table_of_groups_does_and_counts_a_copy_once(fold
     for name, source in {"c.png": "c.png", "copy.png": "c.png"}.items():
         shutil.copy(folder / source, images / name)
     Image.open(folder / "a.png").resize((352, 352), Image.Resampling.BICUBIC).save(images / "a.png")
-    bars = ",bar_length_px,bar_error_px\nin/a.png,20,9,1\nin/c.png,2\nin/copy.png,2\n"
+    bars = ",bar_length_px,bar_error_px\nin/a.png,20.000001,9,1\nin/c.png,2\nin/copy.png,2\n"
     sizes.write_text("path,pixel_size" + bars)
     for again in ([], ["--resume"]):
         run(images, "-o", out, "--pixel-size", sizes, "-q", *again)
@@ -192,6 +201,11 @@ def test_places_are_left_out_and_taken_back(found, again, tmp_path):
     marked = [place for place in rows_of(found / "places.csv") if place["left_out"] == "1"]
     assert {place["place"] for place in marked} == {place["place"] for place in chosen}
     again()
+    assert [first_row()[name] for name in ("left_out", "places")] == [
+        row["left_out"],
+        row["places"],
+    ]
+    again("--leave-out", "none")
     assert is_as_before()
 
 
@@ -201,6 +215,8 @@ def test_samples_are_the_unit_of_intervals_and_regions_end_where_diameters_do(fo
     (row,) = rows_of(found / "groups.csv")
     assert (row["group"], row["samples"], row["interval_of"]) == ("all images", "2", "samples")
     assert not (found / "ratios.csv").exists()
+    said = again("--samples", folder.parent / "groups.csv", "--roi").stderr
+    assert "groups.csv: no column is called sample, so group is taken for it" in said
     own = [place for place in rows_of(found / "places.csv") if place["path"] == "a.png"]
     regions = roifile.roiread(found / "roi" / "a.png.zip")
     assert {region.roitype for region in regions} == {roifile.ROI_TYPE.LINE}

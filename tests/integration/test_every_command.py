@@ -202,8 +202,7 @@ def results(tmp_path_factory, texture_images):
         write_material(texture_images)
         found = {}
         for name, each in ALL.items():
-            known = files()
-            result = RUNNER.invoke(app, shlex.split(each.line))
+            known, result = files(), RUNNER.invoke(app, shlex.split(each.line))
             found[name] = Result(result.exit_code, files() - known, result.output)
             if "review start" in name:
                 label_one(Path(each.files).parent)

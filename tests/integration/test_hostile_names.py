@@ -37,8 +37,7 @@ MODELS = [
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, texture_images):
     """Images, masks and models with hostile names, in the current folder."""
-    root = tmp_path_factory.mktemp("work")
-    before = Path.cwd()
+    root, before = tmp_path_factory.mktemp("work"), Path.cwd()
     os.chdir(root)
     images, labels = texture_images
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):

@@ -68,8 +68,7 @@ def model(training):
 
 
 def test_images_without_outlines_stop_training(training, tmp_path):
-    images = training / "images"
-    to = ["-o", tmp_path / "m.hvlad", *RANDOM]
+    images, to = training / "images", ["-o", tmp_path / "m.hvlad", *RANDOM]
     line = refused("particles", "train", images, training / "outlines", *to)
     assert f"1 image without outlines in {training / 'outlines'}: {images / '5.png'}" in line
     assert "5.png" in refused("particles", "train", images, training / "coco.json", *to)
@@ -79,8 +78,7 @@ def test_images_without_outlines_stop_training(training, tmp_path):
 def test_the_particles_of_a_model_are_labelled_classified_and_counted(model, images, tmp_path):
     folder = tmp_path / "found"
     command = ["particles", "find", model, images, "-o", folder, "--pixel-size", "4", "-q"]
-    said = run(*command).stdout
-    found = FoundFolder(folder)
+    said, found = run(*command).stdout, FoundFolder(folder)
     n_particles = len(found.table)
     assert f"{n_particles} particles in 4 images" in said
     for name in NAMES:

@@ -26,8 +26,7 @@ run = partial(commands.run, "review")
 
 def textures(n, seed):
     """Images of three textures, and from the first two every fourth one half and half."""
-    rng = np.random.default_rng(seed)
-    patterns = texture_patterns()
+    rng, patterns = np.random.default_rng(seed), texture_patterns()
     images, labels = [], []
     for i in range(n):
         label = list(patterns)[i % 3]

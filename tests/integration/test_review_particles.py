@@ -95,8 +95,7 @@ def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(place, 
     said = run("review", "export", queue, "-o", found).stdout
     n_given = len(reviewed.given) - 2
     assert f"classes given by people: {n_given} particles\nremoved: 2 wrong outlines" in said
-    after = FoundFolder(found)
-    old = before.table.set_index(["micrograph", "particle"])
+    after, old = FoundFolder(found), before.table.set_index(["micrograph", "particle"])
     new = after.table.set_index(["micrograph", "particle"])
     assert set(old.index) - set(new.index) == set(reviewed.wrong)
     for each, row in new.iterrows():
@@ -122,8 +121,7 @@ def test_a_classifier_learns_from_corrected_particles(place, reviewed, tmp_path)
     queue = Path(shutil.copytree(reviewed.queue, tmp_path / "queue"))
     options = ["--training", place.table, "-o", tmp_path / "better.hvlad"]
     said = run("review", "retrain", queue, *options)
-    n_training = sum(name < "08" for name, _ in place.truth)
-    n_given = len(reviewed.given) - 2
+    n_training, n_given = sum(name < "08" for name, _ in place.truth), len(reviewed.given) - 2
     assert f"training on {n_training + n_given} images, {n_given} of them labelled" in said.stderr
     assert "2 outlines called 'not a particle' left out" in said.stderr
     better = load(tmp_path / "better.hvlad")

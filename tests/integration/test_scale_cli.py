@@ -82,6 +82,9 @@ REFUSED_TABLES = {
     "folder,scale_bar\none,1 um\nthree,1 mm": "1 folder of the scale bars contains no image: three",
     "folder;scale_bar\none;0,5 \udcb5m": "line 2: not UTF-8 text; in a spreadsheet, save as",
     "folder,scale_bar\none,1": "line 2: '1' is not what a scale bar says; give a length",
+    "folder,scale_bar\none,1 um\n./one,1um\none,2 um": "line 4: one has another length in line 2",
+    "folder;scale_bar\none;2,500 um": "line 2: '2,500 um' may be 2.5um or 2500um; write one",
+    "folder,scale_bar\none,1.000 nm": "line 2: '1.000 nm' may be 1nm or 1000nm; write one",
 }
 NO_LENGTHS = ["10", "nm", "0 nm", "nan", "3 apples", "1e999 nm", "1,00,0 nm"]
 

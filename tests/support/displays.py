@@ -5,8 +5,8 @@ import numpy as np
 
 def texts(display):
     """Those of the tiles, or of the display itself, and of the legend."""
-    legend = display.ax_.get_legend()
-    found = [text for ax in [display.ax_, *display.ax_.child_axes] for text in ax.texts]
+    legend, axes = display.ax_.get_legend(), [display.ax_, *display.ax_.child_axes]
+    found = [text for ax in axes for text in ax.texts]
     return [text.get_text() for text in [*found, *(legend.get_texts() if legend else [])]]
 
 

@@ -108,8 +108,7 @@ def expected(extract, tmp_path_factory):
 @pytest.fixture
 def opened(monkeypatch):
     """Names of the images that were opened."""
-    names = []
-    original = Path.open
+    names, original = [], Path.open
 
     def noted(path, *arguments, **options):
         if path.suffix == ".png":

@@ -110,8 +110,7 @@ def tescan_tag():
 
 
 def tvips_tag(version=2):
-    parts = []
-    layouts = [tifffile.TIFF.TVIPS_HEADER_V1, tifffile.TIFF.TVIPS_HEADER_V2]
+    parts, layouts = [], [tifffile.TIFF.TVIPS_HEADER_V1, tifffile.TIFF.TVIPS_HEADER_V2]
     for layout in layouts[:version]:
         header = np.zeros((), np.dtype(layout).newbyteorder("<"))
         facts = {"Version": version, "PixelSizeX": 1.25, "PixelSizeY": 1.25, "Magic": 0xAAAAAAAA}
@@ -212,5 +211,3 @@ TIFFS = {
     "openfibsem": (write_openfibsem, 5.5, f"{TEXT}: pixel_size.x"),
     "dots per inch": (tagged(**DPI), None, None),
 }  # fmt: skip
-# Texts beside an image, by the end of their name.
-SIDECARS = ((".txt", HITACHI), (".txt", JEOL), (".hdr", TESCAN_HDR))

@@ -42,8 +42,7 @@ def ser_bytes(frames, delta=1.5e-9, delta_down=None, version=0x0210):
     address = "i" if version == 0x0210 else "q"
     n_bytes = struct.calcsize("<" + address)
     head += struct.pack("<" + address, len(head) + n_bytes + 4) + struct.pack("<i", 0)
-    start = len(head) + 2 * n_bytes * len(frames)
-    bodies = []
+    start, bodies = len(head) + 2 * n_bytes * len(frames), []
     for frame in frames:
         deltas = (delta, delta_down or delta)
         calibration = b"".join(struct.pack("<ddi", 0, each, 0) for each in deltas)

@@ -24,8 +24,7 @@ def write_ome_zarr(
     `options` are those of `zarr.create_array`.
     """
     zarr_format = 3 if version == "0.5" else 2
-    root = zarr.open_group(path, mode="a", zarr_format=zarr_format)
-    datasets = []
+    root, datasets = zarr.open_group(path, mode="a", zarr_format=zarr_format), []
     for number, pixels in enumerate(levels):
         root.create_array(f"{group}/{number}".strip("/"), data=pixels, **options)
         sides = [scale * 2**number if axis in "yx" else 1 for axis in axes]

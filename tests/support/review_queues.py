@@ -75,8 +75,7 @@ class Judging:
             confidence=proba.max(axis=1),
             threshold=0.9,
         )
-        read = SimpleNamespace(positions=np.arange(n), skipped=())
-        known = np.zeros(n, bool)
+        read, known = SimpleNamespace(positions=np.arange(n), skipped=()), np.zeros(n, bool)
         return SimpleNamespace(
             judgement=judged, proba=proba, images=read, in_training=known, warn=lambda: None
         )

@@ -582,8 +582,7 @@ def test_weights_are_real_numbers_of_rows(learner, weights):
 
 @pytest.mark.parametrize("kind", ["tuple", "object", "series", "category", "bool", "int", "float"])
 def test_labels_of_any_kind_come_back(kind):
-    pandas = pytest.importorskip("pandas")
-    names = ["b", "a"] * 6
+    pandas, names = pytest.importorskip("pandas"), ["b", "a"] * 6
     given = {
         "tuple": tuple(names),
         "object": np.array(names, dtype=object),

@@ -84,8 +84,7 @@ def share_in_fields(rng: Rng, n: int) -> Kept:
 
 def balanced_accuracy(rng: Rng, n: int) -> Kept:
     """Of two classes, one of which has four times as many images per group."""
-    shares = np.append(rng.beta(9, 1, n), rng.beta(7, 3, n))
-    sizes = np.repeat([12, 3], n)
+    shares, sizes = np.append(rng.beta(9, 1, n), rng.beta(7, 3, n)), np.repeat([12, 3], n)
     groups, labels = np.repeat(np.arange(2 * n), sizes), np.repeat([0, 1], [12 * n, 3 * n])
     correct = rng.random(len(groups)) < shares[groups]
     return within(balanced_accuracy_interval(correct, labels, groups), 0.8, 0.5)
@@ -268,8 +267,7 @@ def group_median(rng: Rng, n: int) -> Kept:
 
 def ratio_of_groups(rng: Rng, n: int) -> Kept:
     """Of two groups without a difference, each of n samples with three images."""
-    found = mats(rng, 100, 2 * n, 3)
-    names = np.repeat(["a", "b"], 3 * n).tolist()
+    found, names = mats(rng, 100, 2 * n, 3), np.repeat(["a", "b"], 3 * n).tolist()
     samples = np.repeat(np.arange(2 * n), 3).tolist()
     _, interval = compare_groups(found, names, samples).ratio("b", "a")
     return within((interval.low, interval.high), 1, 2)
@@ -360,8 +358,7 @@ def marks_of(promise: Promise, n: int) -> list[pytest.MarkDecorator]:
     ],
 )
 def test_what_is_promised_holds(name: str, n: int) -> None:
-    promise = PROMISES[name]
-    rng = np.random.default_rng([zlib.crc32(name.encode()), n])
+    promise, rng = PROMISES[name], np.random.default_rng([zlib.crc32(name.encode()), n])
     kept = np.array([promise.draw(rng, n) for _ in range(promise.n_draws)])
     broken, says_something = promise.n_draws - kept[:, 0].sum(), kept[:, 1].mean()
     # As many as one of a thousand series at the promised rate would have.

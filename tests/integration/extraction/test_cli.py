@@ -53,8 +53,7 @@ def test_bad_files_are_listed_and_affect_no_others(model, folder, tmp_path, out)
 
 
 def test_a_stopped_run_is_resumed(model, tmp_path, out, network):
-    rng = np.random.default_rng(0)
-    many = tmp_path / "many"
+    rng, many = np.random.default_rng(0), tmp_path / "many"
     for number in range(300):
         write_image(many / f"{number}.png", rng)
     command = ("extract", many, "-m", model, "-o")

@@ -86,8 +86,7 @@ def test_it_learns_and_its_probabilities_are_probabilities(mode, texture_images)
     assert model.classes_.tolist() == ["flat", "rings", "stripes"]
     np.testing.assert_allclose(softmax(model.decision_function(images), axis=1), proba)
     assert model.n_images_ == 18
-    codes = np.searchsorted(model.classes_, labels)
-    assert expected_calibration_error(codes, proba) < 0.25
+    assert expected_calibration_error(np.searchsorted(model.classes_, labels), proba) < 0.25
     order = np.random.default_rng(0).permutation(18)
     other = small(mode=mode).fit([images[i] for i in order], labels[order])
     np.testing.assert_array_equal(other.predict_proba(images), proba)

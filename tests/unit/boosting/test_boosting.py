@@ -19,10 +19,8 @@ def rings(n=400, seed=0):
 
 
 def three_rings(n=450, seed=0):
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % 3
-    angle = rng.uniform(0, 2 * np.pi, n)
-    radius = 1 + y + 0.15 * rng.normal(size=n)
+    rng, y = np.random.default_rng(seed), np.arange(n) % 3
+    angle, radius = rng.uniform(0, 2 * np.pi, n), 1 + y + 0.15 * rng.normal(size=n)
     return np.column_stack([radius * np.cos(angle), radius * np.sin(angle)]), y
 
 
@@ -36,19 +34,16 @@ class TestTrees:
         for make in (rings, three_rings):
             X, y = make()
             X_new, y_new = make(seed=1)
-            model = fitted(X, y, learning_rate=0.5)
-            linear = fitted(X, y, n_estimators=0)
+            model, linear = fitted(X, y, learning_rate=0.5), fitted(X, y, n_estimators=0)
             assert model.n_estimators_ > 5
             assert model.tree_gain_ > 2 * model.tree_gain_error_
             assert linear.score(X_new, y_new) < 0.65
             assert model.score(X_new, y_new) > 0.9
 
     def test_they_go_where_they_are_noise(self):
-        rng = np.random.default_rng(0)
-        kept = 0
+        rng, kept = np.random.default_rng(0), 0
         for seed in range(6):
-            X = rng.normal(size=(80, 30))
-            y = rng.integers(0, 3, 80)
+            X, y = rng.normal(size=(80, 30)), rng.integers(0, 3, 80)
             model = fitted(X, y)
             kept += model.n_estimators_ > 0
             assert (model.trees_ is None) == (model.n_estimators_ == 0), seed
@@ -104,8 +99,7 @@ class TestSmallClasses:
 
 def overlapping(seed=0, n=600):
     """One feature, two normal classes one apart; every fifth sample is of the second."""
-    rng = np.random.default_rng(seed)
-    y = (np.arange(n) % 5 == 0).astype(int)
+    rng, y = np.random.default_rng(seed), (np.arange(n) % 5 == 0).astype(int)
     return rng.normal(size=(n, 1)) + y[:, None], y
 
 

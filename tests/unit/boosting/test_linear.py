@@ -101,8 +101,7 @@ def test_penalty_and_temperature_are_those_of_the_lowest_held_out_loss(n_classes
 
 def test_trees_start_from_cross_fitted_margins(monkeypatch):
     X, y, groups = grouped(90, 5)
-    starts = []
-    original = xgboost.train
+    starts, original = [], xgboost.train
 
     def train(parameters, matrix, *args, **options):
         starts.append(matrix.get_base_margin().reshape(90, -1))

@@ -31,13 +31,11 @@ def test_the_margins_are_those_of_the_linear_part_and_the_trees(n_classes, init,
     assert model.n_estimators_ > 3
     start, inputs = np.tile(model.linear_intercept_, (300, 1)), X
     if init:
-        start = start + X @ model.linear_coef_
-        inputs = np.hstack([X @ model.linear_coef_, X])
+        start, inputs = start + X @ model.linear_coef_, np.hstack([X @ model.linear_coef_, X])
     matrix = xgboost.DMatrix(
         inputs.astype(np.float32), base_margin=start[:, 0] if n_classes == 2 else start
     )
-    oracle = boosters[0].predict(matrix, output_margin=True)
-    got = model.decision_function(X)
+    oracle, got = boosters[0].predict(matrix, output_margin=True), model.decision_function(X)
     np.testing.assert_allclose(got, oracle, atol=1e-5)
     np.testing.assert_array_equal(got.reshape(300, -1), start + model.tree_margins(X))
     both = got if n_classes > 2 else np.column_stack([np.zeros(300), got])

@@ -21,8 +21,7 @@ from hypervlad.models import NeverPredictedWarning
 def test_it_learns_and_its_probabilities_are_probabilities(model, texture_images):
     images, labels = texture_images
     assert model.fit(images[:18], labels[:18]).score(images[18:], labels[18:]) == 1
-    proba = model.predict_proba(images[18:])
-    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(model.predict_proba(images[18:]).sum(axis=1), 1, rtol=1e-5)
     assert model.classes_.tolist() == ["flat", "rings", "stripes"]
     np.testing.assert_array_equal(
         model.predict(images), model.classes_[model.predict_proba(images).argmax(1)]
@@ -32,8 +31,7 @@ def test_it_learns_and_its_probabilities_are_probabilities(model, texture_images
 
 def test_an_image_of_no_weight_is_left_out_of_everything(model, texture_images):
     images, labels = texture_images
-    weights = np.where(np.arange(24) % 5 == 1, 0.0, 1.0)
-    groups = np.arange(24) // 2
+    weights, groups = np.where(np.arange(24) % 5 == 1, 0.0, 1.0), np.arange(24) // 2
     model.fit(images, labels, weights, groups=groups)
     kept = np.flatnonzero(weights)
     fewer = clone(model).fit([images[i] for i in kept], labels[kept], groups=groups[kept])
@@ -175,8 +173,7 @@ def test_neither_order_nor_names_change_the_model_and_what_is_held_out(
 ):
     if with_forest:  # it depends on the order of its rows
         model.set_params(boosting=RandomForestClassifier(5))
-    rng = np.random.default_rng(seed)
-    labels = texture_images[1]
+    rng, labels = np.random.default_rng(seed), texture_images[1]
     paths = []
     for i, image in enumerate(texture_images[0]):
         noisy = np.clip(255 * (image + 0.3 * rng.standard_normal(image.shape)), 0, 255)

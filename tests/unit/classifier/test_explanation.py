@@ -28,8 +28,7 @@ TINY = {
 @cache
 def textures(n_classes, shape=(20, 24)):
     """Noisy stripes, rings and flat grey, six images of each."""
-    rng = np.random.default_rng(0)
-    patterns = texture_patterns(shape, stripes=9)
+    rng, patterns = np.random.default_rng(0), texture_patterns(shape, stripes=9)
     names = sorted(patterns)[-n_classes:]
     labels = np.array(names * 6)
     noise = 0.05 * rng.standard_normal((len(labels), *shape))
@@ -122,8 +121,7 @@ def residual_evidence(columns, words, nearest, weights):
         sums[nearest[p]] += columns[p] - words[nearest[p]]
     lengths = np.sqrt((sums**2).sum(axis=1))
     # All codewords that occur have the same length: l2 divides by the root of their number.
-    n_seen = (lengths > 0).sum()
-    evidence = np.zeros(nearest.shape)
+    n_seen, evidence = (lengths > 0).sum(), np.zeros(nearest.shape)
     for p in np.ndindex(nearest.shape):
         k = nearest[p]
         residual = (columns[p] - words[k]) / lengths[k] / np.sqrt(n_seen)
@@ -135,8 +133,7 @@ def test_every_place_against_loops():
     images, _ = textures(3)
     encoder = HypercolumnVLAD("tiny", **TINY | {"image_size": None}, blocks=(*BOTH, "pooled_unit"))
     encoder.fit(images)
-    image = images[4]
-    rng = np.random.default_rng(1)
+    image, rng = images[4], np.random.default_rng(1)
     vector = encoder.transform([image])[0]
     weights = rng.standard_normal(len(vector))
     found = encoder.explain_vector(image, weights[:, None])
@@ -203,8 +200,7 @@ def spread_by_loops(cells, grid):
 
 @pytest.mark.parametrize("flips", [False, True])
 def test_a_turned_image_has_turned_evidence(flips):
-    model = fitted(blocks=(*BOTH, "pooled"), turns=8)
-    image = textures(3)[0][1]
+    model, image = fitted(blocks=(*BOTH, "pooled"), turns=8), textures(3)[0][1]
     maps = model.explain(image).maps
     tolerance = 1e-4 * float(np.abs(maps).max())
     for turn in range(4):

@@ -53,8 +53,7 @@ def test_folds_are_predicted_by_models_fitted_without_their_groups(model, textur
         own = held_out.models == number
         assert own.any()
         assert not set(held_out.groups[own]) & set(held_out.groups[~own])
-        rows = np.sort(order[~own])
-        again = clone(model.boosting_)
+        rows, again = np.sort(order[~own]), clone(model.boosting_)
         again.fit(vectors[rows], labels[rows], groups=training.groups[rows], blocks=widths)
         proba = learner.predict_proba(vectors)
         np.testing.assert_allclose(proba, again.predict_proba(vectors), atol=5e-3)
@@ -87,8 +86,7 @@ def test_sets_of_a_classifier_cover(model, texture_images):
     images, labels = noisy(texture_images, 90, 0)
     new, truth = noisy(texture_images, 150, 1)
     model.fit(images, labels)
-    codes = np.searchsorted(model.classes_, truth)
-    vectors = model.encoder_.transform(new)
+    codes, vectors = np.searchsorted(model.classes_, truth), model.encoder_.transform(new)
     by_learner = np.stack([each.predict_proba(vectors) for each in model.held_out_.learners])
     for coverage in (0.6, 0.9):
         sets = model.predict_set(new, coverage)
@@ -143,8 +141,7 @@ def test_images_are_judged_in_numbers_and_words(of_more, texture_images):
     assert set(judged.kind[:-1]) <= {"sure", "ambiguous"}
     assert (judged.kind == "sure").sum() > 12
     np.testing.assert_array_equal(judged.nearest[:-1, 0] % 24, np.arange(24))
-    vectors = of_more.encoder_.transform(images)
-    proba = of_more.predict_proba(images)
+    vectors, proba = of_more.encoder_.transform(images), of_more.predict_proba(images)
     by_fold = [learner.predict_proba(vectors) for learner in of_more.held_out_.learners]
     confidence = np.mean(by_fold, axis=0)[np.arange(24), proba.argmax(axis=1)]
     np.testing.assert_allclose(judged.confidence[:-1], confidence, atol=1e-6)

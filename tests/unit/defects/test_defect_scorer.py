@@ -33,8 +33,7 @@ def stored(path, pixels, pixel_size):
 
 def test_trained_on_defect_free_images(fitted, bad):
     images = [surface(seed) for seed in range(50, 58)] + [image for image, _ in bad]
-    scores = fitted.score_samples(images)
-    assert roc_auc_score([0] * 8 + [1] * 8, scores) == 1
+    assert roc_auc_score([0] * 8 + [1] * 8, fitted.score_samples(images)) == 1
     assert set(fitted.predict(images[8:])) == {"anomalous"}
     for image, mask in bad:
         found = fitted.find(image)

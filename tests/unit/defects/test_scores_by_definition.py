@@ -35,11 +35,9 @@ def new_scorer(**parameters):
 
 def cells_of(scorer, image, side=None):
     """Return the maps of both taps on the grid of the coarser one, (R, S, 16)."""
-    tensor = get_backbone("tiny").preprocessing.prepare(image, image.shape)
-    border = 0
+    tensor, border = get_backbone("tiny").preprocessing.prepare(image, image.shape), 0
     if side is None:
-        border = BORDER // CELL
-        widths = [(0, 0), (BORDER, BORDER), (BORDER, BORDER)]
+        border, widths = BORDER // CELL, [(0, 0), (BORDER, BORDER), (BORDER, BORDER)]
         tensor = torch.from_numpy(np.pad(tensor.numpy(), widths, mode="symmetric"))
     else:
         tensor = torch.nn.functional.interpolate(

@@ -62,8 +62,7 @@ def test_red_is_for_and_blue_against(model):
     maps = np.zeros((40, 80))
     maps[:, :20], maps[:, 60:] = 9, -9
     for image in (np.full((20, 40), 0.5), np.full((20, 40, 3), 0.5), np.zeros((20, 40))):
-        display = painted(model, image, maps)
-        picture, bar = pictures(display)[1:]
+        picture, bar = pictures(painted(model, image, maps))[1:]
         assert picture.shape == (20, 40, 3)
         assert 0 <= picture.min() < picture.max() <= 1
         assert picture[10, 0, 0] - picture[10, 0, 2] > 0.4

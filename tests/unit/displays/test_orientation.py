@@ -93,8 +93,7 @@ def test_regions_are_outlined_and_have_bars_along_their_means(halves):
 def test_shrinking_averages_axes_not_angles(halves):
     """Pixels of 178 and of 2 degrees are horizontal together, not vertical."""
     image = np.full((1400, 1600), 0.5, np.float32)
-    angles = np.tile(np.deg2rad([178.0, 2.0]), (1400, 800)).astype(np.float32)
-    shown = []
+    angles, shown = np.tile(np.deg2rad([178.0, 2.0]), (1400, 800)).astype(np.float32), []
     for each in (angles, 0 * angles):
         parts = dict.fromkeys(("coherence", "energy"), np.ones_like(each))
         parts |= {"orientation": each, "mask": np.ones(image.shape, bool)}

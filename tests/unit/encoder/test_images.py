@@ -264,8 +264,7 @@ def test_equal_pixels_of_another_pixel_size(pixel_size, tiny_encoder, tmp_path, 
 
 def test_a_damaged_cache_entry_is_computed_again(tiny_encoder, images, tmp_path):
     tiny_encoder.set_params(memory=str(tmp_path)).fit(images)
-    vectors = tiny_encoder.transform(images)
-    entries = list(tmp_path.rglob("output.pkl"))
+    vectors, entries = tiny_encoder.transform(images), list(tmp_path.rglob("output.pkl"))
     assert len(entries) == 2 * len(images)  # samples for the codebook, and vectors
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:40])

@@ -52,8 +52,7 @@ def test_pixels_that_are_codewords_have_no_residual(levels):
 
 def test_a_codeword_of_one_position_is_exact(levels):
     """It gets full weight, so its residual must not be noise, however many others there are."""
-    encoder = levels().fit([BLACK_AND_WHITE])
-    image = np.zeros((40, 40, 3), np.float32)
+    encoder, image = levels().fit([BLACK_AND_WHITE]), np.zeros((40, 40, 3), np.float32)
     image[20, 10] = 1.0, 0.75, 1.0
     dark, light = by_word(encoder, image)
     np.testing.assert_array_equal(dark, 0)

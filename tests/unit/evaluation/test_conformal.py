@@ -23,8 +23,7 @@ N_CLASSES = 3
 def slow_sets(proba, calibration, coverage):
     """As the formula says, image by image and class by class."""
     groups = calibration.groups.tolist()
-    n_groups = len(set(groups))
-    result = []
+    n_groups, result = len(set(groups)), []
     for image in range(proba.shape[1]):
         row = []
         for k in range(proba.shape[2]):
@@ -91,8 +90,7 @@ def test_the_confidence_is_that_of_the_last_test_passed(seed, n_groups, max_erro
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 120))
     right = rng.beta(rng.choice([2, 20]), 1, n).round(2)
-    table = np.column_stack([right, 1 - right])
-    groups = rng.integers(0, n_groups, n)
+    table, groups = np.column_stack([right, 1 - right]), rng.integers(0, n_groups, n)
     calibration = Calibration.of(table, np.zeros(n, int), groups, np.zeros(n))
     expected = slow_confidence(calibration, max_error)
     assert confidence_for_error(calibration, max_error) == expected
@@ -103,7 +101,6 @@ def test_so_many_groups_are_needed(max_error):
     n = groups_for_error(max_error)
     assert (1 - max_error) ** n <= 0.1 < (1 - max_error) ** (n - 1)
     for n_groups, is_sure in ((n, True), (n - 1, False)):
-        zeros = np.zeros(n_groups, dtype=int)
-        table = [[0.999, 0.001]] * n_groups
+        zeros, table = np.zeros(n_groups, dtype=int), [[0.999, 0.001]] * n_groups
         calibration = Calibration.of(table, zeros, np.arange(n_groups), zeros)
         assert np.isfinite(confidence_for_error(calibration, max_error)) == is_sure

@@ -119,8 +119,7 @@ def test_probabilities_are_called_calibrated_or_too_high_or_too_low():
     proba = np.column_stack([confident, 1 - confident])
     truth = np.where(right, "a", "b").tolist()
     assert Evaluation(truth, proba, ["a", "b"]).calibration == "calibrated"
-    always = Evaluation(["a"] * 600, proba, ["a", "b"])
-    assert always.calibration == "underconfident"
+    assert Evaluation(["a"] * 600, proba, ["a", "b"]).calibration == "underconfident"
     wrong = Evaluation(["a", "b"] * 300, proba, ["a", "b"])
     assert wrong.calibration == "overconfident"
     few = Evaluation(["a"], np.array([[0.4, 0.6]]), ["a", "b"])

@@ -19,11 +19,9 @@ def test_one_group_has_rarely_a_gap(name, n):
 @pytest.mark.parametrize("n", [20, 200])
 def test_two_clear_groups_have_one(n):
     """Defect-free images score 3 plus or minus 0.3; those with defects are spread out."""
-    rng = np.random.default_rng(n)
-    n_found = 0
+    rng, n_found = np.random.default_rng(n), 0
     for _ in range(200):
-        normal = rng.normal(3, 0.3, n - n // 3)
-        defective = rng.normal(9, 1, n // 3)
+        normal, defective = rng.normal(3, 0.3, n - n // 3), rng.normal(9, 1, n // 3)
         gap = gap_between_modes(rng.permutation([*normal, *defective]))
         if gap is not None:
             assert gap == (normal.max(), defective.min())

@@ -14,8 +14,7 @@ from hypervlad.evaluation import (
 
 
 def naive_calibration_error(y_true, proba, n_bins):
-    n = len(y_true)
-    total = 0.0
+    n, total = len(y_true), 0.0
     for m in range(1, n_bins + 1):
         low, high = (m - 1) / n_bins, m / n_bins
         members = [i for i in range(n) if low < max(proba[i]) <= high]
@@ -54,16 +53,14 @@ def test_confidence_on_an_edge_belongs_to_the_lower_bin():
 
 
 def test_range_is_that_of_naive_simulation():
-    proba = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
-    rng = np.random.RandomState(3)
+    proba, rng = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]]), np.random.RandomState(3)
     errors = []
     for _ in range(1000):
         right = rng.random_sample(3) < proba.max(axis=1)
         y = np.where(right, proba.argmax(axis=1), proba.argmin(axis=1))
         errors.append(naive_calibration_error(y, proba, 10))
     expected = np.quantile(errors, [0.025, 0.975])
-    got = calibration_error_range(proba, random_state=3)
-    np.testing.assert_allclose(got, expected)
+    np.testing.assert_allclose(calibration_error_range(proba, random_state=3), expected)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40))

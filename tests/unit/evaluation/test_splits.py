@@ -76,23 +76,19 @@ def test_holdout_without_groups_is_stratified(class_sizes, test_size, seed):
 
 
 def test_holdout_with_groups_comes_near_the_requested_share():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 60, 600)
+    groups = np.random.default_rng(0).integers(0, 60, 600)
     y = groups % 3
     for seed in range(10):
         _, test = holdout_split(y, groups, test_size=0.25, random_state=seed)
         for klass in range(3):
-            share = (y[test] == klass).sum() / (y == klass).sum()
-            assert 0.2 < share < 0.3
+            assert 0.2 < ((y[test] == klass).sum() / (y == klass).sum()) < 0.3
 
 
 def test_fewer_folds_for_rare_classes_but_at_least_three():
     four = ["a"] * 20 + ["b"] * 4
     assert len(group_folds(four, n_splits=10, random_state=0)) == 4
-    two = ["a"] * 20 + ["b"] * 2
-    assert len(group_folds(two, n_splits=10, random_state=0)) == 3
-    one = ["a"] * 20 + ["b"]
-    assert len(group_folds(one, n_splits=10, random_state=0)) == 10
+    assert len(group_folds(["a"] * 20 + ["b"] * 2, n_splits=10, random_state=0)) == 3
+    assert len(group_folds(["a"] * 20 + ["b"], n_splits=10, random_state=0)) == 10
 
 
 def test_names_of_mixed_kinds_stay_apart():

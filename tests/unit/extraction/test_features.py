@@ -117,16 +117,14 @@ def test_rows_are_the_readable_images_in_their_order(encoder, n_images, batch_si
     skips = len(good) < n_images
     with pytest.warns(SkippedImagesWarning) if skips else contextlib.nullcontext():
         X, _ = extracted(given_images, encoder)
-    expected = encoder.transform([images[i] for i in good])
-    np.testing.assert_allclose(X, expected, atol=1e-5)
+    np.testing.assert_allclose(X, encoder.transform([images[i] for i in good]), atol=1e-5)
 
 
 # --- sources ----------------------------------------------------------------------------------
 
 
 def test_a_stream_is_consumed_as_needed(encoder):
-    alive = []
-    references = []
+    alive, references = [], []
 
     class Image(np.ndarray):
         """An array that can be watched."""
@@ -145,8 +143,7 @@ def test_a_stream_is_consumed_as_needed(encoder):
 
 
 def test_impossible_arguments_are_errors_before_any_work(encoder, folder, tmp_path, network):
-    file = folder / "w.png"
-    fitted = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    file, fitted = folder / "w.png", LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     table = [
         ([file], {"root": folder / "a"}, "is not in root="),
         (["relative.png"] * 8 + [file], {}, "is absolute"),
@@ -188,8 +185,7 @@ def test_unusual_names_affect_only_their_own_rows(encoder, folder, tmp_path):
 def test_mapped_vectors_are_the_same_and_made_once(extract, folder, tmp_path, monkeypatch):
     out, mine = tmp_path / "run[12].parquet", tmp_path / "_run[12].parquet.labels.npy"
     np.save(mine, np.zeros(3))
-    other = extract(out=tmp_path / "run1.parquet", include="a/*").path
-    load_features(other, mmap=True)
+    load_features(extract(out=tmp_path / "run1.parquet", include="a/*").path, mmap=True)
     extract(out=out)
     X, _ = load_features(out)
     assert not isinstance(X, np.memmap)

@@ -163,8 +163,7 @@ def forge(out, column, values, change=None, **options):
         schema, table, metadata = file.schema_arrow, file.read(), file.metadata.metadata
     table = table.set_column(schema.names.index(column), column, values)
     options = {"use_dictionary": False, "compression": "none"} | options
-    rows = options.pop("row_group_size", None)
-    table = table.replace_schema_metadata(None)
+    rows, table = options.pop("row_group_size", None), table.replace_schema_metadata(None)
     with pq.ParquetWriter(out, table.schema, store_schema=False, **options) as writer:
         writer.write_table(table, row_group_size=rows)
         # With the schema of the sound file, which the values need not have.

@@ -25,8 +25,7 @@ def test_after_an_interruption_only_the_rest_is_computed(
     else:
         extract()
     network.clear()
-    done = extract(resume=True)
-    kept = BATCH * n_tasks
+    done, kept = extract(resume=True), BATCH * n_tasks
     assert out.read_bytes() == expected
     assert done.n_kept == kept
     assert network.n_images == 20 - kept  # not one image of the finished tasks

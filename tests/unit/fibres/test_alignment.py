@@ -50,8 +50,7 @@ def test_fractions_are_those_of_the_rule(seed, window, tolerance):
 
 
 def test_regions_of_constructed_images():
-    angles = np.deg2rad([[40, 40, 100, 100], [40, 40, 40, 100]])
-    found = aligned_fraction(cells(angles))
+    found = aligned_fraction(cells(np.deg2rad([[40, 40, 100, 100], [40, 40, 40, 100]])))
     assert found.fraction == 1
     assert [region.n_windows for region in found.regions] == [5, 3]
     degrees = [np.rad2deg(region.mean_angle) for region in found.regions]

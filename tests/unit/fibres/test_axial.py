@@ -45,8 +45,7 @@ def test_statistics_are_those_of_the_definition(angles, seed):
 def test_turning_axes_turns_the_mean_only(angles, turn, seed):
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.1, 5, len(angles))
-    before = axial_statistics(angles, weights)
-    order = rng.permutation(len(angles))
+    before, order = axial_statistics(angles, weights), rng.permutation(len(angles))
     heads = angles + np.pi * rng.integers(-3, 4, len(angles))
     for after, own in (
         (axial_statistics(angles[order], weights[order]), before.mean),
@@ -83,8 +82,7 @@ def test_special_sets_of_axes():
 
 def test_more_pixels_per_window_give_no_narrower_intervals():
     rng, groups = np.random.default_rng(1), np.repeat(np.arange(20), 4)
-    angles = rng.normal(0.02, 0.2, 20)[groups] + rng.normal(0, 0.02, 80)
-    widths = []
+    angles, widths = rng.normal(0.02, 0.2, 20)[groups] + rng.normal(0, 0.02, 80), []
     for times in (1, 4000):
         repeated, own = np.repeat(angles, times), np.repeat(groups, times)
         found = axial_statistics(repeated, groups=own)

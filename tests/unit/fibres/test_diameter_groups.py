@@ -167,8 +167,7 @@ def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider():
 def test_cross_lines_are_perpendicular_and_as_long_as_the_diameter():
     found = replace(measured([20.0, 40.0]), directions=np.full(2, np.pi / 6))
     ends = cross_lines(found, pixel_size=5)
-    along = np.array([-np.sin(np.pi / 6), np.cos(np.pi / 6)])
-    across = ends[:, 1] - ends[:, 0]
+    along, across = np.array([-np.sin(np.pi / 6), np.cos(np.pi / 6)]), ends[:, 1] - ends[:, 0]
     np.testing.assert_allclose(ends.mean(axis=1), found.positions)
     np.testing.assert_allclose(across @ along, 0, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(across, axis=1), [4, 8])

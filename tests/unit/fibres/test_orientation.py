@@ -128,8 +128,7 @@ def test_noise_alone_is_mostly_background_and_wires_are_not():
 @given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([3, -3, 10, 64, -1000]))
 def test_few_hot_pixels_do_not_blank_an_image(seed, n_hot, level):
     image = np.pad(scene(), [(0, extent) for extent in scene().shape], "symmetric")
-    before = local_orientation(image, 1.75).mask
-    hot = image.copy()
+    before, hot = local_orientation(image, 1.75).mask, image.copy()
     hot.flat[np.random.default_rng(seed).choice(image.size, n_hot, replace=False)] = level
     beside = binary_dilation(hot != image, iterations=10)
     after = local_orientation(hot, 1.75).mask

@@ -291,8 +291,7 @@ def test_copies_across_two_folders_are_found(tmp_path):
     example = f"2 sets of exact copies across the folders: for example {test}/b/same.png ="
     assert exact.startswith(example)
     assert near.startswith("1 set of near copies across the folders: ")
-    both = f"groups {test} / {train}"
-    lines = str(found).splitlines()
+    both, lines = f"groups {test} / {train}", str(found).splitlines()
     assert f"  {test}/b/same.png, {train}/a/04.png  [CLASSES a / b; {both}]" in lines
     assert f"  {test}/stray.png, {train}/01.png  [{both}]" in lines
     (tmp_path / "none").mkdir()

@@ -178,8 +178,7 @@ def test_the_overlap_is_a_part_of_the_smaller_view(near):
 
 def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(near):
     y, x = np.indices((224, 224))
-    rng = np.random.default_rng(2)
-    images = []
+    rng, images = np.random.default_rng(2), []
     for number in range(8):
         down, right = rng.uniform(0, 16, 2)
         atoms = np.cos(np.pi / 7 * (y + down)) * np.cos(np.pi / 9 * (x + right))

@@ -110,8 +110,7 @@ NAMES = st.text(
 @given(groups=st.dictionaries(NAMES, st.sampled_from(["=1", "a;b", "x,y", "-"]), min_size=2))
 def test_groups_that_the_package_writes_are_read(tmp_path_factory, groups):
     """Whatever the names are: formulas of spreadsheets, separators, quotes, spaces."""
-    root = tmp_path_factory.mktemp("set")
-    known = {}
+    root, known = tmp_path_factory.mktemp("set"), {}
     for number, (name, group) in enumerate(groups.items()):
         named = f"{'ab'[number % 2]}/{name.strip()}.png"
         (root / named).parent.mkdir(exist_ok=True)

@@ -187,8 +187,7 @@ def in_figure(level: int) -> np.ndarray:
 @pytest.mark.parametrize("level", [0, 255])
 def test_margins_with_axes_and_words_are_no_sample(level: int) -> None:
     image = in_figure(level)
-    found = find_particles(image)
-    is_shown = np.ones(image.shape, bool)
+    found, is_shown = find_particles(image), np.ones(image.shape, bool)
     for each in found.annotations:
         top, left, bottom, right = each.box
         is_shown[top:bottom, left:right] &= False if each.mask is None else ~each.mask

@@ -13,8 +13,7 @@ from hypervlad.images import find_banner, read_image, read_micrograph
 
 def texture(seed, height=240, width=300):
     """A scanned scene: blobs of several sizes, shot noise."""
-    rng = np.random.default_rng(seed)
-    scene = np.zeros((height, width))
+    rng, scene = np.random.default_rng(seed), np.zeros((height, width))
     for step in (4, 16, 64):
         coarse = rng.random((height // step + 2, width // step + 2)).astype(np.float32)
         scene += np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC))
@@ -24,8 +23,7 @@ def texture(seed, height=240, width=300):
 
 def banner(height, width, ground, ink, framed):
     image = Image.new("L", (width, height), ground)
-    draw = ImageDraw.Draw(image)
-    size = max(6, int(height * 0.4))
+    draw, size = ImageDraw.Draw(image), max(6, int(height * 0.4))
     for row in range(max(1, height // (size + 6))):
         text = "15.0 kV  WD 4.1 mm  x20,000  SE2  2 um"
         draw.text((4, 3 + row * (size + 4)), text, fill=ink, font_size=size)

@@ -175,8 +175,7 @@ def write_spectra(path):
 def write_bomb(path):
     write_dm5(path, [GREY], thumbnail=False, compression="gzip", chunks=(30, 40))
     with h5py.File(path, "r+") as file:
-        data = file[f"{IMAGE}/Data"]
-        data.id.write_direct_chunk((0, 0), zlib.compress(bytes(4_000_000)))
+        file[f"{IMAGE}/Data"].id.write_direct_chunk((0, 0), zlib.compress(bytes(4_000_000)))
 
 
 def with_link(kind):

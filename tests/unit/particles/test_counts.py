@@ -137,8 +137,7 @@ def test_edge_weights_make_numbers_and_sizes_unbiased():
     table = table.assign(field_height=60, field_width=90)[visible]
     is_cut = (table[["top", "left"]] == 0).any(axis=1)
     table["touches_edge"] = is_cut | (table["bottom"] == 60) | (table["right"] == 90)
-    weights = edge_weights(table)
-    expected = n * (60 / 180) * (90 / 270)
+    weights, expected = edge_weights(table), n * (60 / 180) * (90 / 270)
     assert weights.sum() == pytest.approx(expected, rel=0.03)
     assert weights[table["large"]].sum() == pytest.approx(expected / 4, rel=0.06)
     left_out = edge_weights(table, "leave_out")

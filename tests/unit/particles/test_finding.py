@@ -34,8 +34,7 @@ def basins_of_joined_maxima(depth, mask, separation):
     """Maxima of the whole field; the two with the highest pass too high are joined, and again."""
     smooth = ndimage.gaussian_filter((depth * mask).astype(np.float32), 1.0) * mask
     tops = ndimage.label((ndimage.maximum_filter(smooth, 3) == smooth) & mask, EIGHT)[0]
-    basins = watershed(-smooth, tops, mask=mask, connectivity=2)
-    passes = {}
+    basins, passes = watershed(-smooth, tops, mask=mask, connectivity=2), {}
     for row, column in zip(*np.nonzero(mask), strict=True):
         for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
             other = row + down, column + right

@@ -25,8 +25,7 @@ def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path):
     names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
     for given, expected in GIVEN.items():
         directions.append(Interval(*np.deg2rad(given)))
-        out = tmp_path / str(given[0])
-        known = Known(window=np.int64(16))
+        out, known = tmp_path / str(given[0]), Known(window=np.int64(16))
         assert write_alignment(out, known, images, ["a", "b"], figures=given == (-5, 5)) == []
         row, _ = commands.rows_of(out / "alignment.csv")
         found = [float(row[name.format(end)]) for name in names for end in ("low", "high")]

@@ -120,8 +120,7 @@ def test_bad_images_are_left_out_and_named(tmp_path):
         return Darkness().find(image)
 
     images = [spotted(0.9), np.ones((5, 5)), spotted(0.1), np.zeros((40, 60))]
-    written = write(tmp_path, images, scorer_of(find))
-    assert len(written.left_out) == 2
+    assert len(write(tmp_path, images, scorer_of(find)).left_out) == 2
     assert [row["path"] for row in rows_of(tmp_path / "scores.csv")] == ["0.png", "2.png"]
     page = page_of(tmp_path / "report.html")
     assert "too small" in page.words

@@ -57,8 +57,7 @@ def proba_of(codes, confidence=0.8, n=3):
 
 def example(n=40):
     rng = np.random.default_rng(0)
-    codes = rng.integers(3, size=n)
-    proba = rng.dirichlet([0.5] * 3, size=n)
+    codes, proba = rng.integers(3, size=n), rng.dirichlet([0.5] * 3, size=n)
     proba[np.arange(n), codes] += 0.4
     proba /= proba.sum(axis=1, keepdims=True)
     return {"y_true": [CLASSES[code] for code in codes], "proba": proba}
@@ -74,8 +73,7 @@ def rows_of(folder):
 
 def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path, fitted, monkeypatch):
     monkeypatch.undo()  # figures are saved here
-    names = [str(label) for label in fitted.classes_]
-    given = example()
+    names, given = [str(label) for label in fitted.classes_], example()
     given["y_true"] = [names[CLASSES.index(label)] for label in given["y_true"]]
     folder = tmp_path / "deep" / "report"
     given |= {"title": "Nanotubes", "how_measured": "A fifth of the images was held out."}

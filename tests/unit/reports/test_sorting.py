@@ -131,8 +131,7 @@ def test_a_copy_that_fails_does_not_stop_the_others(add, new, model, tmp_path):
     out = tmp_path / "out" / LABEL
     files = [add("a.png"), add("sub/b.png", 1), add("c.png", 2)]
     put(out / "sub", "a file where a folder should be")
-    pixels = np.asarray(Image.open(files[0]))
-    write_ome_zarr(new / "d.zarr", [pixels])
+    write_ome_zarr(new / "d.zarr", [np.asarray(Image.open(files[0]))])
     done = run("predict", model, new, "--sort-into", out.parent, code=2)
     expected = {"a.png": files[0].read_bytes(), "c.png": files[2].read_bytes()}
     assert tree(out) == expected | {"sub": b"a file where a folder should be"}

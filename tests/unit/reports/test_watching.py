@@ -219,8 +219,7 @@ def test_a_table_is_continued_unless_its_last_line_is_incomplete(table):
     start = whole.index(b'"a ')  # the third of the rows, which has a line break in its name
     for end, n_kept in [(0, 0), (start, 2), (whole.index(b"d.png") - 1, 3), (len(whole) - 1, 4)]:
         table.table.write_bytes(whole[:end])
-        done = table.run(scenario=[NAMES])
-        assert f"classified {4 - n_kept} image" in done.stdout
+        assert f"classified {4 - n_kept} image" in table.run(scenario=[NAMES]).stdout
         assert rows_of(table.table)[: n_kept + 1] == rows[: n_kept + 1]
         assert rounded(table.table.read_bytes()) == rounded(whole)
     for end, words in ((5, ": line 1 "), (start + 5, ", line 4: "), (len(whole) - 40, ": line 6 ")):

@@ -91,8 +91,7 @@ def test_any_sequence_of_clicks_leaves_what_a_record_says(labels, seed):
     for number in range(60):
         window, click = rng.choice(list(done)), f"click-{number}"
         if rng.random() < 0.6:
-            chosen = rng.sample(list(history), rng.randint(1, 4))
-            category = rng.randint(1, 3)
+            chosen, category = rng.sample(list(history), rng.randint(1, 4)), rng.randint(1, 3)
             found = labels.correct(window, click, events(labels, *chosen), category)
             assert found.outcome == "kept"
             assert labels.correct(window, click, dict.fromkeys(chosen), 1) == found, "sent again"

@@ -13,8 +13,7 @@ EDGES = ("drop", "shift", "pad")
 
 
 def naive_starts(extent, patch, stride, edges):
-    starts = []
-    start = 0
+    starts, start = [], 0
     while start + patch <= extent:
         starts.append(start)
         start += stride
@@ -105,8 +104,7 @@ def test_unusable_input_is_named(call, message):
 
 
 def test_a_mask_of_the_whole_frame_is_cut_with_the_banner():
-    rng = np.random.default_rng(0)
-    image = rng.integers(60, 200, (120, 100), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(60, 200, (120, 100), dtype=np.uint8)
     image[100:] = 0
     image[108:112, 10:60] = 255  # a line of writing
     mask = np.zeros((120, 100), dtype=bool)

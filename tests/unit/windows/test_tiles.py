@@ -32,8 +32,7 @@ def small():
 
 
 def test_the_map_of_tiles_is_that_of_the_whole(small):
-    scorer = scorer_of("tiny", tile_size=4096).fit(small)
-    large = surface(9, (140, 183))
+    scorer, large = scorer_of("tiny", tile_size=4096).fit(small), surface(9, (140, 183))
     whole = scorer.score_map(large)
     assert np.ptp(whole) > 0
     tiled = scorer.set_params(tile_size=64).score_map(large)
@@ -59,8 +58,7 @@ def test_other_tiles_than_in_fit_are_a_warning_where_answers_depend_on_them(smal
     layers = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.InstanceNorm2d(4)
     grey = Preprocessing((0.5,), (0.5,), minimum_size=4)
     register_backbone("whole", lambda: torch.nn.Sequential(*layers), ["1"], grey)
-    scorer = scorer_of("whole", tile_size=64).fit(small)
-    large = surface(0, (70, 90))
+    scorer, large = scorer_of("whole", tile_size=64).fit(small), surface(0, (70, 90))
     assert np.isfinite(scorer.score_map(large)).all()
     scorer.set_params(tile_size=80)
     scorer.score_map(small[0])

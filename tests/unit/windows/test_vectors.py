@@ -74,8 +74,7 @@ def fitted(image, blocks):
     "blocks", [["joint"], ["joint", "pooled"], ["joint", "per_layer", "pooled_unit"]]
 )
 def test_vectors_of_windows_and_those_of_tiles(blocks, image):
-    encoder = fitted(image, blocks)
-    pixels = torch.from_numpy(image)[None]
+    encoder, pixels = fitted(image, blocks), torch.from_numpy(image)[None]
     grid = WindowGrid.cover(image.shape, side=15, stride=7)
     whole, tiled = WindowVectors(encoder, Tiling(4096)), WindowVectors(encoder, Tiling(64))
     maps = whole.network.padded_maps(pixels, "image")
