@@ -184,10 +184,12 @@ def find_in_images(
             if gone := [name for name in rows if find_as_named(folder.images, name) is None]:
                 warn_user(
                     f"{path}: {counted(len(gone), 'image')} no longer in {folder.images}, and in "
-                    f"no table any more; the outlines are kept: {name_some(gone)}"
+                    f"no table any more; corrected outlines are kept: {name_some(gone)}"
                 )
                 for name in gone:
                     del rows[name]
+                    if folder.outline_files.is_as_found(name):  # not of another image of this name
+                        folder.outlines_file(name).unlink(missing_ok=True)
             names = sorted({*rows, *files})
             drawn = folder.outline_files.corrected(folder.images, names) if resume else {}
             kept = dict[str, list[tuple[Path, str]]]()
@@ -297,10 +299,7 @@ class _Search:
         image, before = image or self.folder.image(name), self.rows.get(name)
         there = self.folder.outlines(name) if file.exists() and name not in self.taken else None
         is_replaced = False
-        if there is not None and before is None:
-            # What was found in an image that was gone meanwhile may be of another one.
-            there = None if self.folder.outline_files.is_as_found(name) else there
-        elif there is not None and before is not None:
+        if there is not None and before is not None:
             digest, size = read_identity(image, self.reading, str(image))
             is_replaced = digest != (before.get("image_digest") or digest)
             there = None if is_replaced and not self._is_drawn(name) else there
