@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from hypervlad.common.progress import note_doubt
 from hypervlad.images.letters import extreme
-from hypervlad.images.resampling import by_rows
+from hypervlad.images.resampling import areas_of, by_rows
 
 _REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
 _MAX_RANGE = 5.0  # of grey levels, by that of squares: of noise alone, at most 4
@@ -78,8 +78,8 @@ def without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     if not 0 < reach < np.ptp(grey):
         return grey
     far = (grey > low + reach) | (grey < high - reach)
-    clusters, _ = ndimage.label(far, np.ones((3, 3), bool))
-    is_hot = far & (np.bincount(clusters.ravel())[clusters] <= _MAX_HOT)
+    clusters, n = ndimage.label(far, np.ones((3, 3), bool))
+    is_hot = far & (areas_of(clusters, n)[clusters] <= _MAX_HOT)
     if not 0 < is_hot.mean() <= _MAX_HOT_SHARE:
         return grey
     return stretched(np.where(is_hot, grey.clip(low, high), grey))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.resampling import areas_of
+
 if TYPE_CHECKING:
     from scipy.spatial import ConvexHull
 
@@ -35,7 +37,6 @@ _SPECK, _STRAIGHT, _LEAST_STRAIGHT = 5, 12, 0.9
 _ROUND, _WIDE, _CHANGE, _VARIED, _PART = 0.01, 0.6, 0.25, 0.04, 8
 # That is looked for at so few pixels a side first, and levels at no more than so many.
 _ROUGH, _LARGE = 512, 4096
-_AT_ONCE = 1 << 22  # pixels that are counted
 
 Mask: TypeAlias = NDArray[np.bool_]
 Grey: TypeAlias = NDArray[np.float32]
@@ -67,8 +68,7 @@ def _largest_part(other: Mask) -> Mask:
     solid = np.pad(other, _SPECK, "edge")
     solid = ndimage.binary_opening(ndimage.binary_closing(solid, square), square)
     parts, n = ndimage.label(solid[_SPECK:-_SPECK, _SPECK:-_SPECK])
-    some = np.array_split(parts.ravel(), 1 + parts.size // _AT_ONCE)  # indices take 64 bits
-    sizes = np.sum([np.bincount(each, minlength=n + 1) for each in some], axis=0)
+    sizes = areas_of(parts, n)
     largest: Mask = parts == sizes[1:].argmax() + 1 if len(sizes) > 1 else parts > 0
     return largest
 

@@ -61,6 +61,14 @@ def by_rows(
     return found
 
 
+def areas_of(labels: NDArray[np.int32], n: int) -> NDArray[np.int64]:
+    """Return the number of pixels of labels 0 to n; by parts, as indices take 64 bits."""
+    flat, step, areas = labels.ravel(), 1 << 22, np.zeros(n + 1, np.int64)
+    for start in range(0, flat.size, step):
+        areas += np.bincount(flat[start : start + step], minlength=n + 1)
+    return areas
+
+
 def nearest(values: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
     rows, columns = (
         ((np.arange(n) + 0.5) * own / n).astype(np.intp)

@@ -12,6 +12,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from hypervlad.common.constraints import Integer, Number, check_value
+from hypervlad.images.resampling import areas_of
 
 FloatMap: TypeAlias = NDArray[np.floating[Any]]
 LabelMap: TypeAlias = NDArray[np.int32]
@@ -35,6 +36,12 @@ _AT_ONCE, _ROWS = 1 << 16, 1024  # pixels, and rows that are compared
 def grown_window(window: Window, by: int) -> Window:
     """Return a window with so many pixels more on each side, but none before the first."""
     return tuple(slice(max(0, side.start - by), side.stop + by) for side in window)
+
+
+def joint_window(*windows: Window) -> Window:
+    """Return the window that contains all of these."""
+    sides = zip(*windows, strict=True)
+    return tuple(slice(min(s.start for s in own), max(s.stop for s in own)) for own in sides)
 
 
 def split_particles(
@@ -168,14 +175,6 @@ def renumbered(labels: LabelMap) -> LabelMap:
     return np.asarray(values_of(labels, numbers_of(has_pixels), labels))
 
 
-def areas_of(labels: LabelMap, n: int) -> NDArray[np.int64]:
-    """Return the number of pixels of labels 0 to n; by parts, as indices take 64 bits."""
-    flat, step, areas = labels.ravel(), 1 << 22, np.zeros(n + 1, np.int64)
-    for start in range(0, flat.size, step):
-        areas += np.bincount(flat[start : start + step], minlength=n + 1)
-    return areas
-
-
 def borders_of(labels: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs of labels that meet along rows and columns, (n, 2), and how often each."""
     n, found = int(labels.max(initial=0)) + 1, [np.zeros((2, 0), np.int64)]
@@ -237,8 +236,7 @@ def join_without_necks(
         a, b = now[[one, other]].tolist()
         if not one or a == b or not may_join(now, one, other):
             continue
-        sides = zip(windows[a], windows[b], strict=True)
-        window = tuple(slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in sides)
+        window = joint_window(windows[a], windows[b])
         both = np.isin(labels[window], (a, b))
         if separate_at_necks(both, neck).max() == 1:
             labels[window][both], windows[a] = a, window

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hypervlad.images.resampling import areas_of
 from hypervlad.objects.detection import FindingRange
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, borders_of
+from hypervlad.objects.splitting import BoolMap, LabelMap, borders_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
-from hypervlad.images.resampling import halved, nearest, smoothed
+from hypervlad.images.resampling import areas_of, halved, nearest, smoothed
 from hypervlad.images.sample import Sample
-from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, renumbered
+from hypervlad.objects.splitting import BoolMap, LabelMap, renumbered
 from hypervlad.particles.contrast import edges_of, stands_out
 from hypervlad.particles.decoder import brightness_of
 

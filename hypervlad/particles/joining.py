@@ -14,10 +14,10 @@ from scipy.special import expit
 
 from hypervlad.common.dense import DenseLayers
 from hypervlad.common.progress import one_blas_thread
+from hypervlad.images.resampling import areas_of
 from hypervlad.objects.splitting import (
     NEIGHBOURS,
     LabelMap,
-    areas_of,
     numbers_of,
     smoothed_depth,
     values_of,

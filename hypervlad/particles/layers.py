@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.resampling import areas_of
 from hypervlad.objects.found_counts import SHELLS_OUTLINED
 from hypervlad.objects.measures import solidities
-from hypervlad.objects.splitting import EIGHT, LabelMap, areas_of, grown_window, renumbered
+from hypervlad.objects.splitting import EIGHT, LabelMap, grown_window, renumbered
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.objects.measures import solidity
-from hypervlad.objects.splitting import LabelMap, borders_of, grown_window
+from hypervlad.objects.splitting import LabelMap, borders_of, grown_window, joint_window
 
 _BETWEEN = 0.7  # of the outline of an overlap, that two particles have
 _RING = 3  # pixels around the three regions, in which the background is
@@ -30,9 +30,7 @@ def silhouettes(
     """
     windows, levels = ndimage.find_objects(labels), list[float]()
     for number, both in _between_two(labels).items():
-        sides = zip(*(windows[each - 1] for each in (number, *both)), strict=True)
-        joint = [slice(min(s.start for s in own), max(s.stop for s in own)) for own in sides]
-        around = grown_window((joint[0], joint[1]), _RING)
+        around = grown_window(joint_window(*(windows[each - 1] for each in (number, *both))), _RING)
         values, masks = sign * grey[around], [labels[around] == each for each in (number, *both)]
         free = ndimage.binary_dilation(np.logical_or.reduce(masks), iterations=_RING)
         free &= labels[around] == 0
@@ -63,6 +61,7 @@ def _between_two(labels: LabelMap) -> dict[int, list[int]]:
     found = dict[int, list[int]]()
     for number, own in beside.items():
         most = sorted((each for each in own if each[1]), reverse=True)[:2]
-        if number and sum(n for n, _ in most) >= _BETWEEN * sum(n for n, _ in own):
+        is_between = sum(n for n, _ in most) >= _BETWEEN * sum(n for n, _ in own)
+        if number and len(most) == 2 and is_between:
             found[number] = [other for _, other in most]
-    return {number: both for number, both in found.items() if len(both) == 2}
+    return found

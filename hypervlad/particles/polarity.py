@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hypervlad.objects.splitting import LabelMap, areas_of
+from hypervlad.images.resampling import areas_of
+from hypervlad.objects.splitting import LabelMap
 
 Polarity: TypeAlias = Literal["bright", "dark"]
 

@@ -14,13 +14,12 @@ from skimage.transform import resize
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
-from hypervlad.images.resampling import middle, nearest
+from hypervlad.images.resampling import areas_of, middle, nearest
 from hypervlad.objects.measures import shape_measures, solidities
 from hypervlad.objects.splitting import (
     EIGHT,
     BoolMap,
     LabelMap,
-    areas_of,
     elongations,
     join_without_necks,
     numbers_of,

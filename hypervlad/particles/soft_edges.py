@@ -17,7 +17,8 @@ from scipy import ndimage
 from scipy.special import i0e
 
 from hypervlad.common.progress import joined_notes
-from hypervlad.objects.splitting import BoolMap, LabelMap, areas_of, grown_window
+from hypervlad.images.resampling import areas_of
+from hypervlad.objects.splitting import BoolMap, LabelMap, grown_window
 from hypervlad.particles.contrast import pixel_noise
 
 FloatArray = NDArray[np.float64]
