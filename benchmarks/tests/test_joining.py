@@ -18,14 +18,14 @@ def random_field(seed):
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 5, (40, 5)).repeat(4, axis=0).repeat(3, axis=1)[:150]
     _, labels = np.unique(blocks, return_inverse=True)
-    fields = rng.integers(0, 256, (4, *blocks.shape)).astype(np.uint8)
+    fields = rng.integers(0, 256, (3, *blocks.shape)).astype(np.uint8)
     coarse = rng.integers(0, 3, (15, 2)).repeat(10, axis=0).repeat(8, axis=1)[:150, :15]
     return labels.reshape(blocks.shape).astype(np.int32), fields, coarse.astype(np.int32)
 
 
 def measured_in_loops(labels, fields, coarse):
     """Of each part: sums, largest depth and shared pixels. Of each pair: sums, and the way."""
-    depth = np.sqrt(fields[1].astype(float) * fields[3]) / 255 * (fields[0] < 180)
+    depth = np.sqrt(fields[1].astype(float) * fields[2]) / 255 * (fields[0] < 180)
     depth = ndimage.gaussian_filter(depth, 1, radius=4)
     parts, borders = {}, {}
     for row, column in zip(*np.nonzero(labels), strict=True):

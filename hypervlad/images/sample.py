@@ -52,6 +52,7 @@ from hypervlad.images.reading import (
     name_within,
     read_named,
 )
+from hypervlad.images.resampling import areas_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -200,13 +201,12 @@ def drop_hidden(labels: NDArray[np.int32], sample: Sample, min_area: int) -> int
     counted. The labels, (H, W), are changed in place, and keep their order.
     """
     mask, margin, n = sample.mask, sample.margin, int(labels.max(initial=0))
-    is_cut, is_hidden, is_seen = np.zeros((3, n + 1), bool)
-    is_cut[labels[margin]] = True
+    is_cut = np.bincount(labels[margin], minlength=n + 1) > 0
     labels[margin] = 0
-    sizes = np.bincount(labels[is_cut[labels] & (labels > 0)], minlength=n + 1)
-    is_hidden[labels[~mask]], is_seen[labels[mask]] = True, True
+    areas, hidden = areas_of(labels, n), np.bincount(labels[~mask], minlength=n + 1)
+    is_hidden, is_seen = hidden > 0, areas > hidden
     is_hidden[0] = is_cut[0] = False
-    kept = ~is_hidden & (~is_cut | (sizes >= min_area))
+    kept = ~is_hidden & (~is_cut | (areas >= min_area))
     if not kept[1:].all():
         numbers = np.where(kept, np.cumsum(kept) - 1, 0).astype(labels.dtype)
         labels[...] = numbers[labels]

@@ -92,32 +92,31 @@ def split_particles(
         )
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
-    return label_parts(
-        mask, min_area, by_depth(depths.astype(np.float32).__getitem__, mask, separation)
-    )
+    inner = np.where(mask, depths, 0).astype(np.float32)
+    return label_parts(mask, min_area, by_depth(inner.__getitem__, separation))
 
 
 def by_depth(
-    depth: Callable[[Window], FloatMap], mask: BoolMap, separation: float
+    depth: Callable[[Window], FloatMap], separation: float
 ) -> Callable[[Window, BoolMap], LabelMap]:
     """Return the function that separates a component by the depth in its window, smoothed."""
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
         return _basins(
-            smoothed_depth(depth, mask, window), inside, lambda top, way: way < separation * top
+            smoothed_depth(depth, window), inside, lambda top, way: way < separation * top
         )
 
     return partition
 
 
-def smoothed_depth(depth: Callable[[Window], FloatMap], mask: BoolMap, window: Window) -> FloatMap:
-    """Return the depth in a window, 0 beyond the mask, smoothed with what is around it."""
+def smoothed_depth(depth: Callable[[Window], FloatMap], window: Window) -> FloatMap:
+    """Return the depth in a window, smoothed with what is around it."""
     more = [min(_REACH, side.start) for side in window]
     around = tuple(
         slice(side.start - before, side.stop + _REACH)
         for side, before in zip(window, more, strict=True)
     )
-    smooth = ndimage.gaussian_filter(depth(around) * mask[around], _SMOOTHING, radius=_REACH)
+    smooth = ndimage.gaussian_filter(depth(around), _SMOOTHING, radius=_REACH)
     own = (slice(b, b + side.stop - side.start) for b, side in zip(more, window, strict=True))
     return np.asarray(smooth[tuple(own)])
 
@@ -156,7 +155,7 @@ def label_parts(
 
 def values_of(labels: LabelMap, values: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
     """Return the value of each label, in `out`; few rows at once, as indices take 64 bits."""
-    n_rows = max(1, _AT_ONCE // max(labels.shape[1], 1))
+    values, n_rows = values.astype(out.dtype), max(1, _AT_ONCE // max(labels.shape[1], 1))
     for top in range(0, len(labels), n_rows):
         rows = slice(top, top + n_rows)
         np.take(values, labels[rows], out=out[rows], mode="wrap")  # several times as fast

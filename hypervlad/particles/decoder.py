@@ -382,7 +382,10 @@ class FieldNetwork:
         inverted: bool = False,
         brightness: tuple[float, float] | None = None,
     ) -> NDArray[np.uint8]:
-        """Return three probabilities and the depth of each pixel, (4, H, W), in 255 steps.
+        """Return what each pixel is, (3, H, W), in 255 steps.
+
+        That is its probabilities of background and of the inside, the rest being that of a border,
+        and its depth.
 
         Larger images are computed in tiles that overlap by as much as a pixel's fields depend on,
         so that tiles give what the whole image would. The image's `brightness_of` may be known.
@@ -391,7 +394,7 @@ class FieldNetwork:
         height, width = grey.shape
         if any(more := [-extent % _STRIDE for extent in grey.shape]):  # a copy may take 256 MB
             grey = np.pad(grey, [(0, after) for after in more], mode="symmetric")
-        found = np.empty((N_FIELDS, *grey.shape), np.uint8)
+        found = np.empty((3, *grey.shape), np.uint8)
         is_whole = max(height, width) <= tile_size
         network = self._network if is_whole else self._of_tiles
         tile_size = max(grey.shape) if is_whole else tile_size
@@ -410,7 +413,7 @@ class FieldNetwork:
             grey = torch.from_numpy(np.ascontiguousarray(image))[None]
             maps = network(network_input(grey, self._backbone.preprocessing))
             logits = self.decoder(maps, grey[:, None].to(network.device))[0]
-            shares = torch.cat([logits[:3].softmax(0), logits[3:].sigmoid()])
+            shares = torch.cat([logits[:3].softmax(0)[:2], logits[3:].sigmoid()])
         found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
         return found
 
@@ -453,7 +456,7 @@ class FieldNetwork:
 
 
 def separated(fields: NDArray[np.uint8], separation: float, min_area: int) -> NDArray[np.int32]:
-    """Label the particles of fields (4, H, W), of which touching ones are separated by depth."""
+    """Label the particles of fields (3, H, W), of which touching ones are separated by depth."""
     labels = parts_of(fields, separation, min_area, min_area)
     return likely_parts(labels, fields[0], min_area)
 
@@ -467,13 +470,12 @@ def parts_of(
     least: float = 0.0,
     at: BoolMap | None = None,
 ) -> NDArray[np.int32]:
-    """Label the parts of `min_part` pixels of fields (4, H, W) with maxima of depth of their own.
+    """Label the parts of `min_part` pixels of fields (3, H, W) with maxima of depth of their own.
 
     Left out are connected ones of which no `min_area` pixels have a mean probability of `least` and
     one of background below `edge`, in 255 steps, and those that have none of the pixels `at`.
     """
-    background, mask = fields[0], fields[0] < BRIDGE
-    partition = by_depth(partial(particle_depth, fields), mask, separation)
+    background, partition = fields[0], by_depth(partial(particle_depth, fields), separation)
 
     def likely(window: Window, inside: BoolMap) -> LabelMap:
         if at is not None and not (at[window] & inside).any():
@@ -484,14 +486,17 @@ def parts_of(
         is_likely &= 1 - float(values.mean()) / 255 >= least
         return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
 
-    return label_parts(mask, min_part, likely)
+    return label_parts(background < BRIDGE, min_part, likely)
 
 
 def particle_depth(fields: NDArray[np.uint8], window: Window) -> FloatMap:
-    """Return how deep pixels of a window are in particles, 0 at edges of which gaps are sure."""
+    """Return how deep pixels of a window are in particles, 0 beyond and where gaps are sure."""
     # Neither the depth nor the probability of not being a border finds all gaps alone.
-    product = np.multiply(fields[1][window], fields[3][window], dtype=np.float32)
-    return np.asarray(np.sqrt(product, out=product) / 255)
+    depth: FloatMap = np.multiply(fields[1][window], fields[2][window], dtype=np.float32)
+    np.sqrt(depth, out=depth)
+    depth /= 255
+    depth[fields[0][window] >= BRIDGE] = 0
+    return depth
 
 
 def likely_parts(

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
-from hypervlad.images.resampling import areas_of, halved, nearest, smoothed
+from hypervlad.images.resampling import areas_of, by_rows, halved, nearest, smoothed
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import BoolMap, LabelMap, renumbered
 from hypervlad.particles.contrast import edges_of, stands_out
 from hypervlad.particles.decoder import brightness_of
 
-_NARROW, _WIDE = 0.75, 6.0  # pixels at half the size: of spots, and of what is around them
+# Pixels at half the size: of spots, of what is around them, and what that is averaged from.
+_NARROW, _WIDE, _REACH = 0.75, 6.0, 24
 _CLEARANCE, _LEAST = 2, 1000  # pixels there: around particles, and of what is beside these
 _INNER = np.s_[12:-12, 12:-12]  # pixels there; uneven light has an end at the image's edge
 _STANDS_OUT = 4.0  # standard deviations
@@ -110,32 +111,42 @@ def faint_spots(
         return None
     is_bright = bool(np.median(half[is_own]) > np.median(half[free]))
     sign = 1 if (is_bright if polarity is None else polarity == "bright") else -1
-    half = sign * half
-    beyond = stands_out(np.where(free, half, 0), free.astype(np.float32), _NARROW, _WIDE)
+    half *= sign
+    beyond = by_rows(_beyond_around, np.where(free, half, np.nan), _REACH)
     within = np.zeros_like(free)
     within[_INNER] = free[_INNER]
     beyond[~within] = 0
     middle = np.median(beyond[within])
     deviation = 1.4826 * np.median(np.abs(beyond[within] - middle))
     spots, n = ndimage.label(beyond > middle + _STANDS_OUT * deviation)
-    areas = areas_of(spots, n)
-    most = ndimage.maximum(beyond, spots, np.arange(n + 1))
-    cores = areas_of(np.where(beyond > most[spots] / 2, spots, 0), n)  # hot pixels have small ones
-    numbers = 1 + np.flatnonzero(cores[1:] >= min_area / 4)
-    if len(numbers) < _MIN_SPOTS or not _alike(areas[numbers], _ALIKE_AREAS):
+    at = np.flatnonzero(spots)
+    of, own = spots.ravel()[at] - 1, beyond.ravel()[at]
+    areas, most, peaks = np.bincount(of, minlength=n), np.zeros(n, np.float32), np.zeros(n, np.intp)
+    np.maximum.at(most, of, own)
+    is_peak = own == most[of]
+    peaks[of[is_peak]] = at[is_peak]
+    cores = np.bincount(of[own > most[of] / 2], minlength=n)  # hot pixels have small ones
+    is_spot = cores >= min_area / 4
+    if np.count_nonzero(is_spot) < _MIN_SPOTS or not _alike(areas[is_spot], _ALIKE_AREAS):
         return None
-    contrasts = ndimage.maximum(beyond, spots, numbers)
+    contrasts = most[is_spot]
     step = np.percentile(half[is_own], _STRONGEST) - np.median(half[free])
     share = float(np.median(contrasts) / max(step, 1e-9))
     if not (_FAINTER[0] < share < _FAINTER[1] and _alike(contrasts, _ALIKE)):
         return None
-    y, x = np.array(ndimage.maximum_position(beyond, spots, numbers)).T
+    y, x = np.unravel_index(peaks[is_spot], spots.shape)
     is_beside = ndimage.binary_dilation(~free)  # where light around particles is brightest
     if np.mean(is_beside[y, x]) > max(_HALO, 2 * np.mean(is_beside[within])):
         return None
     top = np.float32(sign * np.percentile(half[free], 99))
     clipped = (np.minimum if sign > 0 else np.maximum)(sample.grey, top)
     return FaintSpots(clipped, np.ravel_multi_index((2 * y, 2 * x), labels.shape), share)
+
+
+def _beyond_around(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far values, NaN if unknown, are beyond those around them."""
+    is_known = ~np.isnan(values)
+    return stands_out(np.where(is_known, values, 0), is_known.astype(np.float32), _NARROW, _WIDE)
 
 
 def bare_regions(sample: Sample, labels: LabelMap, polarity: str) -> tuple[float, str]:
@@ -160,10 +171,8 @@ def bare_regions(sample: Sample, labels: LabelMap, polarity: str) -> tuple[float
 
 def _beside(sample: Sample, labels: LabelMap) -> tuple[NDArray[np.float32], BoolMap, BoolMap]:
     """Return the image at half the size, and what is outlined and what lies beside that there."""
-    half = halved(sample.grey)
-    is_own, is_hidden = (
-        each[::2, ::2][: half.shape[0], : half.shape[1]] for each in (labels > 0, ~sample.mask)
-    )
+    half, at = halved(sample.grey), np.s_[: len(labels) // 2 * 2 : 2, : len(labels.T) // 2 * 2 : 2]
+    is_own, is_hidden = labels[at] > 0, ~sample.mask[at]
     return half, is_own, ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
 
 

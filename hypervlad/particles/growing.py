@@ -185,7 +185,8 @@ class GrowingField:
                 seen.add(key)
                 filled = ndimage.binary_fill_holes(piece[window]) & free[window]
                 edge = filled & ~ndimage.binary_erosion(filled)
-                border = float(fields[2][window][edge].mean() / 255)
+                others = fields[:2, *window][:, edge].sum() / edge.sum()
+                border = max(0.0, 1 - float(others) / 255)
                 quality = border**0.5 * solidity(filled) ** _CONVEX
                 down, across = (
                     slice(side.start + first, side.stop + first)

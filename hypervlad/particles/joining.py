@@ -22,7 +22,7 @@ from hypervlad.objects.splitting import (
     smoothed_depth,
     values_of,
 )
-from hypervlad.particles.decoder import BRIDGE, particle_depth
+from hypervlad.particles.decoder import particle_depth
 from hypervlad.particles.doubt import Doubt
 from hypervlad.particles.training_fields import at_own_scale
 
@@ -58,12 +58,11 @@ class PartGraph:
 
     @classmethod
     def of(cls, labels: LabelMap, fields: NDArray[np.uint8], coarse: LabelMap | None) -> PartGraph:
-        """Measure the parts of a label image by its fields (4, H, W), strip by strip.
+        """Measure the parts of a label image by its fields (3, H, W), strip by strip.
 
         `coarse` has the size of `labels`.
         """
         n, depths = int(labels.max(initial=0)), partial(particle_depth, fields)
-        mask = fields[0] < BRIDGE
         areas = np.zeros(0) if coarse is None else areas_of(coarse, int(coarse.max(initial=0)))[1:]
         parts, shared = np.zeros((n, _PEAK + 1)), csr_array((n, len(areas)))
         pixels = np.zeros(n, np.int64)
@@ -71,7 +70,7 @@ class PartGraph:
         for top in range(0, len(labels), _ROWS):
             below = min(top + _ROWS, len(labels))
             strip = slice(top, min(below + 1, len(labels))), slice(0, labels.shape[1])
-            depth = smoothed_depth(depths, mask, strip)
+            depth = smoothed_depth(depths, strip)
             background, inner = fields[:2, *strip] / np.float32(255)
             found = _borders(labels[strip], (depth, inner, background), n, below - top)
             borders += (_sums(*each, _WAY) for each in found)
@@ -195,11 +194,11 @@ class Joined:
 
     def particles(self, out: LabelMap | None = None) -> LabelMap:
         """Return the labels of likely particles, from 1."""
-        out = np.empty_like(self.pieces) if out is None else out
-        return values_of(self.pieces, np.append(0, self.likely + 1).astype(np.int32), out)
+        out = np.empty(self.pieces.shape, np.int32) if out is None else out
+        return values_of(self.pieces, np.append(0, self.likely + 1), out)
 
     def within(self, particles: LabelMap) -> Joined:
-        """Return the pieces that are in some of the likely particles."""
+        """Return the pieces that are in some of the likely particles, in few bits."""
         is_in = particles > 0
         own = np.zeros(len(self.likely) + 1, np.int32)
         own[self.pieces[is_in]] = particles[is_in]
@@ -209,7 +208,7 @@ class Joined:
         likely, possible = (
             np.unique(each[is_kept], return_inverse=True)[1] for each in (own[1:], self.possible)
         )
-        return Joined(pieces, likely, possible)
+        return Joined(pieces.astype(np.min_scalar_type(len(likely))), likely, possible)
 
     def in_size(self, size: tuple[int, ...]) -> Joined:
         """Bring the pieces to the size of another scale."""
@@ -227,7 +226,7 @@ class Joiner(DenseLayers):
     def join(
         self, labels: LabelMap, fields: NDArray[np.uint8], coarse: Joined | None
     ) -> tuple[Joined, Doubt]:
-        """Join, in place, the parts of fields (4, H, W).
+        """Join, in place, the parts of fields (3, H, W).
 
         `coarse` is what was joined on a smaller scale, in the size of `labels`. In each round, two
         parts are joined if each is the other's most probable partner.

@@ -54,7 +54,7 @@ _LIKE_OTHERS = 0.7  # of the step of most of the particles' area
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
-_ROWS = 1024  # that are compared at once
+_ROWS, _PART = 512, 1024  # that are compared at once, or tell the noise
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
@@ -121,19 +121,16 @@ class Scales:
         contrast: float = 0.0,
     ) -> None:
         self.grey, self.min_area = grey, min_area
-        self._images = {1.0: grey}
+        self._images = dict[float, NDArray[np.float32]]()
         self._joiner = joiner or Joiner.pretrained()
         # Several tiles are computed in torch anyway. So are the smaller images of a large one here:
         # each may be one tile, and OpenVINO would keep the memory of the largest, 0.6 GB.
         self._network = finder_network()
         if max(grey.shape) > _TILE:
             self._network = self._network.run_by("torch")
-        for scale in [*_CERTAIN][1:]:
-            size = tuple(max(1, round(extent * scale)) for extent in grey.shape)
-            self._images[scale] = resize(self._images[2 * scale], size, order=1, anti_aliasing=True)
         self._brightness = dict[float, tuple[float, float]]()
-        for scale, own in self._images.items():
-            middle, range_ = brightness_of(own)
+        for scale in _CERTAIN:
+            middle, range_ = brightness_of(self._image(scale))
             self._brightness[scale] = middle, max(range_, contrast)
         self._seen = dict[tuple[Polarity, float], Joined]()
         self._doubt = dict[Polarity, Doubt]()  # of the whole image: its pieces, and further facts
@@ -143,6 +140,15 @@ class Scales:
         self._background = dict[tuple[Polarity, float], NDArray[np.uint8]]()
         # A pixel of each region that is too small for a particle.
         self._specks = dict[Polarity, NDArray[np.intp]]()
+
+    def _image(self, scale: float) -> NDArray[np.float32]:
+        if scale == 1:
+            return self.grey
+        if scale not in self._images:
+            size = tuple(max(1, round(extent * scale)) for extent in self.grey.shape)
+            larger = self._image(2 * scale)
+            self._images[scale] = resize(larger, size, order=1, anti_aliasing=True)
+        return self._images[scale]
 
     def in_own_contrast(self, polarity: Polarity, labels: LabelMap) -> Scales:
         """Return the same, scaled by the contrast of particles that cover too little for the range.
@@ -159,7 +165,7 @@ class Scales:
 
     def found(self, polarity: Polarity, whole: float = 1.0) -> PolarityFound:
         """Return the particles of the image on one scale, of which smaller ones take part."""
-        grey, sign = self._images[whole], 1 if polarity == "bright" else -1
+        grey, sign = self._image(whole), 1 if polarity == "bright" else -1
         labels = self._labelled(polarity, whole)
         edges = edges_of(grey, labels, sign)
         known = edges.spreads[~np.isnan(edges.spreads)]
@@ -211,6 +217,7 @@ class Scales:
             self._shown[polarity] = {"concave": concave, "faint": faint}
             is_concave = solid < _CONVEX
             self._lumps[polarity] = float(areas @ is_concave / areas.sum())
+        self._release_memory()
         return PolarityFound(labels, areas, weights, n_unclear, concave)
 
     def _clear_of_few(
@@ -223,7 +230,7 @@ class Scales:
         is_clear: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         """Return which of a few particles are clear: none if most of their area is not."""
-        grey, sign = self._images[whole], 1 if polarity == "bright" else -1
+        grey, sign = self._image(whole), 1 if polarity == "bright" else -1
         places, areas = ndimage.find_objects(labels), areas_of(labels, len(clarity))[1:]
         least, shown = _RANGE_OF_FEW * self._brightness[whole][1], edges.steps * (1 - edges.at_edge)
         for number in np.flatnonzero(is_clear).tolist():
@@ -265,23 +272,30 @@ class Scales:
         """Look for particles of both polarities; where half the size is sure enough, of one."""
         if polarity != "auto":
             return Search(polarity, 1.0, {polarity: self.found(polarity)})
-        halves = {name: self.found(name, _HALF) for name in OPPOSITE}
-        known, confidence = chosen_polarity(halves, self._images[_HALF])
-        # What stands out on the other side may be particles too small to be found at half the size.
-        grey = self._images[_HALF][~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
-        if confidence >= _SETTLED and len(grey):
-            beyond = (np.median(grey) - grey) * (1 if known == "bright" else -1)
-            other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
-            own = halves[known].weights.sum()
-            confidence = min(confidence, float(2 * own / (own + other) - 1))
-        if confidence >= _SETTLED:  # what is seen of the other polarity takes 89 MB of the largest
+        known, confidence = self._of_half_the_size()
+        if confidence >= _SETTLED:  # what is not needed any more takes 176 MB of the largest images
             self._seen = {key: each for key, each in self._seen.items() if key[0] == known}
             self._background = {k: each for k, each in self._background.items() if k[0] == known}
+            self._images.clear()
         every = {known: self.found(known)}
         if confidence < _SETTLED or not len(every[known].weights):
             every[OPPOSITE[known]] = self.found(OPPOSITE[known])
             known, confidence = chosen_polarity(every, self.grey)
         return Search(known, confidence, every)
+
+    def _of_half_the_size(self) -> tuple[Polarity, float]:
+        """Return the polarity that half the size shows, and how sure it is."""
+        halves = {name: self.found(name, _HALF) for name in OPPOSITE}
+        half = self._image(_HALF)
+        known, confidence = chosen_polarity(halves, half)
+        # What stands out on the other side may be particles too small to be found at half the size.
+        grey = half[~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
+        if confidence >= _SETTLED and len(grey):
+            beyond = (np.median(grey) - grey) * (1 if known == "bright" else -1)
+            other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
+            own = halves[known].weights.sum()
+            confidence = min(confidence, float(2 * own / (own + other) - 1))
+        return known, confidence
 
     def with_small(self, search: Search, mask: BoolMap) -> Polarity | None:
         """Return the polarity of particles of which many are too small to be found, if any is."""
@@ -326,15 +340,18 @@ class Scales:
 
     def _in_size(self, polarity: Polarity, scale: float, size: tuple[int, ...]) -> Joined:
         """Return what is seen on a scale, in the size of another one."""
-        if max(size) > _TILE:
-            release_memory()  # of the largest images, this takes half a gigabyte
+        self._release_memory()
         return self._seen[polarity, scale].in_size(size)
+
+    def _release_memory(self) -> None:
+        if max(self.grey.shape) > _TILE:  # of the largest images, it takes half a gigabyte
+            release_memory()
 
     def _look(self, polarity: Polarity, scale: float) -> LabelMap:
         """Label what is seen on one scale; what a smaller one shows helps to join its parts."""
         if (polarity, scale) in self._seen:
             return self._seen[polarity, scale].particles()
-        grey, least_area = self._images[scale], self._least_area(scale)
+        grey, least_area = self._image(scale), self._least_area(scale)
         if has_smaller := scale / 2 in _CERTAIN:
             self._look(polarity, scale / 2)
         with usual_torch():
@@ -345,6 +362,7 @@ class Scales:
         joined, doubt = self._joiner.join(parts, fields, smaller)
         self._background[polarity, scale] = background = fields[0].copy()
         del smaller, fields  # of the largest images, they take half a gigabyte
+        self._release_memory()
         # The whole image's are not needed as pieces: particles take their place.
         labels = joined.particles(None if scale < 1 else joined.pieces)
         labels = likely_parts(labels, background, least_area, *limits)
@@ -357,8 +375,10 @@ class Scales:
         self._doubt[polarity] = doubt
         pieces, n = ndimage.label(background < _EDGE, EIGHT)
         areas = areas_of(pieces, n)
-        is_speck = ((areas >= _MIN_PIECE) & (areas < least_area))[pieces]
-        at = np.flatnonzero(is_speck & (background < _SURELY))
+        is_small = (areas >= _MIN_PIECE) & (areas < least_area)
+        is_speck: BoolMap = values_of(pieces, is_small, np.empty(pieces.shape, bool))
+        is_speck &= background < _SURELY
+        at = np.flatnonzero(is_speck)
         self._specks[polarity] = at[np.unique(pieces.ravel()[at], return_index=True)[1]]
         return labels
 
@@ -415,7 +435,7 @@ def _cut_at_lines(
 
     Otherwise, what was given. Parts have the `least` area.
     """
-    noise = _LINE_NOISE * pixel_noise(grey[middle(grey.shape, _ROWS)])
+    noise = _LINE_NOISE * pixel_noise(grey[middle(grey.shape, _PART)])
     limits = np.append(np.inf, np.maximum(_LINE_DEPTH * steps, noise)).astype(np.float32)
     is_line = np.zeros(labels.shape, bool)
     for top in range(0, len(labels), _ROWS):

@@ -31,7 +31,7 @@ from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.files import find_as_named, is_below, large_last
 from hypervlad.images.options import PIXEL_SIZE, ROUNDING, check_read_options
-from hypervlad.images.reading import read_identity, read_named, relative_names
+from hypervlad.images.reading import Micrograph, read_identity, read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, annotations_of, note_found
 from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
@@ -475,13 +475,11 @@ def _found_in(
         raise ImageReadError(
             f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} bytes; rename it"
         )
-    # Read again, in 2 % of the time, as outlines may be found at other grey levels.
-    is_drawn = drawn is not None
-    own = read_named(image, options, str(image), with_bars=is_drawn, with_marks=is_drawn)
-    shape = own.pixels.shape[:2]
+    own: Micrograph | None = None
     if drawn is not None:
+        own = read_named(image, options, str(image), with_bars=True, with_marks=True)
         try:
-            found = read_outlines(drawn[0], shape=shape, image=name)
+            found = read_outlines(drawn[0], shape=own.pixels.shape[:2], image=name)
             found = replace(found, annotations=annotations_of(own) if is_searched else [])
         except ImageReadError as error:
             if drawn[0].parent != image.parent:
@@ -494,6 +492,8 @@ def _found_in(
         # Files of outlines do not say where margins are; what these cut counts for none anyway.
         whole = [k for k, is_cut in enumerate(found.cut_off()) if not is_cut]
         found = replace(found[whole], n_beside=found.n_beside + len(found) - len(whole))
+    # Read again, in 2 % of the time, as outlines may be found at other grey levels.
+    own = own or read_named(image, options, str(image))
     check_same_size(found, own.pixels, str(image))
     found = replace(found, pixel_size=own.pixel_size)
     row: dict[str, Any] = {

@@ -197,8 +197,9 @@ def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np
         for n, own in zip(size, labels.shape, strict=True)
     ]
     smoothing = [max(0, own / n - 1) / 2 for n, own in zip(size, labels.shape, strict=True)]
-    inside = ndimage.gaussian_filter((labels > 0).astype(np.float32), smoothing)
-    found, columns = np.empty(size, np.int32), places[1]
+    inside = (labels > 0).astype(np.float32)
+    ndimage.gaussian_filter(inside, smoothing, output=inside)
+    found, columns = np.empty(size, labels.dtype), places[1]
     for top in range(0, size[0], _ROWS):
         rows = places[0][top : top + _ROWS]
         first, last = max(0, int(rows[0]) - 3), int(rows[-1]) + 5  # expanded by less
