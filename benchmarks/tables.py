@@ -23,7 +23,7 @@ from benchmarks.defects.wide import wide_table
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import pores, singles
 from benchmarks.particles import __main__ as outlines
-from benchmarks.particles import classes, corrections, edges, faults, intervals, looks
+from benchmarks.particles import classes, corrections, cost, edges, faults, intervals, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import gpu
 from benchmarks.speed import tables as speed
@@ -186,6 +186,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "intervals": of_one("particles/intervals.json", intervals.intervals_table),
             "looks": of_one("particles/looks.json", looks.looks_table),
             "corrections": of_one("particles/corrections.json", corrections.corrections_table),
+            "cost": of_one("particles/cost.json", cost.cost_table),
             "edges": of_one("particles/edges.json", edges.edges_table),
             "faults": of_one("particles/faults.json", faults.faults_table),
             "faults-learnt": of_one("particles/faults_learnt.json", faults.learnt_table),

@@ -3,7 +3,8 @@
 Each command runs in a process of its own. First, in turns: training on 18 synthetic images,
 describing, loading and using the model, beside the time that the libraries alone take to import.
 The time of the processor is measured too: other programs change it less. Then one square synthetic
-micrograph, as an 8-bit PNG, is classified, scored for defects, and measured for alignment.
+micrograph, as an 8-bit PNG, is classified, scored for defects, measured for alignment, and searched
+for particles, with a model and without.
 
     python -m benchmarks.speed.commands
 """
@@ -22,18 +23,26 @@ from benchmarks.common.data import save_grey, write_tem_folder
 from benchmarks.common.program import in_turns, new_parser, parse, run_python
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.speed.tables import REFERENCE, first_minutes_table, large_images_table
+from hypervlad.data import make_particle_fields
+from hypervlad.particles import write_outlines
 
 N_IMAGES, SIDE = 18, 256  # of the first commands
 SIZES = (512, 2048, 4096, 8192)
+_TILE = 512  # of which large images consist
 HYPERVLAD = ["-m", "hypervlad"]
 TRAINING = (  # of the models for a large image
     ["train", "images", "-o", "model.hvlad"],
     ["defects", "fit", "mats", "-o", "mat.hvlad"],
+    ["particles", "train", "fields", "outlines", "-o", "particles.hvlad", "--set", "n_epochs=1"],
 )
 OF_A_LARGE_IMAGE = {
     "classify": ["predict", "model.hvlad", "image.png", "-o", "predictions.csv"],
     "defect map": ["defects", "score", "mat.hvlad", "image.png", "-o", "found"],
     "alignment": ["align", "image.png", "-o", "aligned"],
+    "particles": ["particles", "find", "particles.png", "-o", "outlined-{}"],
+    "particles, with a model": [
+        *("particles", "find", "particles.hvlad", "particles.png", "-o", "by-model-{}"),
+    ],
 }
 
 
@@ -74,16 +83,21 @@ def measure_large(folder: Path, sizes: Sequence[int]) -> list[Facts]:
     mats, _ = hypervlad.make_fibre_images(20, cover=0.8, size=224, random_state=0)
     for number, mat in enumerate(mats):
         save_grey(folder / "mats" / f"{number:02d}.png", mat)
+    fields, truths = make_particle_fields(2, touching=0, size=_TILE, random_state=0)
+    save_grey(folder / "fields" / "0.png", fields[0])
+    (folder / "outlines").mkdir()
+    write_outlines(folder / "outlines" / "0.tif", truths[0].labels)
     # A process begins with the peak of the one that starts it, so this one trains nothing.
     for arguments in TRAINING:
         run(folder, [*HYPERVLAD, *arguments, "--quiet"])
-    ((mat,), _) = hypervlad.make_fibre_images(1, cover=0.8, size=512, random_state=1)
+    ((mat,), _) = hypervlad.make_fibre_images(1, cover=0.8, size=_TILE, random_state=1)
     rows = []
     for size in sizes:
-        filled = np.tile(mat, (-(-size // 512),) * 2)[:size, :size]
-        save_grey(folder / "image.png", filled)
+        for name, tile in (("image.png", mat), ("particles.png", fields[1])):
+            save_grey(folder / name, np.tile(tile, (-(-size // _TILE),) * 2)[:size, :size])
         for what, arguments in OF_A_LARGE_IMAGE.items():
-            used = run(folder, [*HYPERVLAD, *arguments, "--quiet"])
+            own = [each.format(size) for each in arguments]
+            used = run(folder, [*HYPERVLAD, *own, "--quiet"])
             rows.append({"what": what, "size": size} | used)
     return rows
 

@@ -14,7 +14,7 @@ from support.few_crops import few_crops
 
 from benchmarks.common.data import save_grey
 from benchmarks.common.results import Facts, load_result
-from benchmarks.particles import faults, looks
+from benchmarks.particles import cost, faults, looks
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed.tables import REFERENCE
 from hypervlad import HypercolumnVLAD, make_particle_fields
@@ -168,6 +168,11 @@ CASES: dict[str, Case] = {
     "particles.classes": Case(
         f"--data DATA/sem {TINY}",
         holds=lambda facts: facts["methods"][-1]["given"]["accuracy"] > 0.8,
+    ),
+    "particles.cost": Case(
+        "--rounds 1",
+        {"SIZE": (128, 160), "FIELDS": {"30 discs": cost.FIELDS["30 discs"]}},
+        lambda facts: facts["rows"][0]["n_particles"] > 0,
     ),
     "particles.faults": Case(
         "--images 1 --data DATA --test 6",
