@@ -43,10 +43,13 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
     n = int(labels.max(initial=0))
     steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
     spreads = np.full(n, np.nan)
+    ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
+    n_ends = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
     for number, window in enumerate(ndimage.find_objects(labels)):
         around = grown_window(window, _RING + 1)
         own, values = labels[around] == number + 1, sign * grey[around]
-        lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
+        if n_ends[number]:
+            lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
         beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own
         free = beyond & (labels[around] == 0)
@@ -61,9 +64,7 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
         core = values[own & ~within]
         if len(core) >= _LEAST_CORE and steps[number] > 0:
             spreads[number] = core.std() / steps[number]
-    ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
-    at_edge = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    return Edges(steps, at_edge / lengths, contrasts, spreads)
+    return Edges(steps, n_ends / lengths, contrasts, spreads)
 
 
 def stands_out(

@@ -171,7 +171,8 @@ class Scales:
         known = edges.spreads[~np.isnan(edges.spreads)]
         if whole == 1 and len(known) and np.median(known) <= _FLAT:
             labels = _joined_without_necks(grey, labels, edges.steps, self._doubt[polarity])
-            edges = edges_of(grey, labels, sign)
+            if labels.max(initial=0) < len(edges.steps):
+                edges = edges_of(grey, labels, sign)
         if whole == 1:
             parts = _cut_at_lines(grey, labels, edges.steps, sign, self.min_area)
             if parts is not labels:
