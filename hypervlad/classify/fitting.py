@@ -138,7 +138,7 @@ def fit_parts(
     shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
     blank = [name for name, own in zip(shown, encoded.is_blank, strict=True) if own]
     warn_of_blank_training_images(blank, len(info))
-    _warn_of_contradictions(digests, labels, shown)
+    warn_of_contradictions(digests, labels, shown, "training images")
     with _timed(seconds, "copies"):
         groups, n_joined = keep_copies_together(
             [data.images[i] for i in rows],
@@ -183,20 +183,20 @@ def fit_parts(
     return FittedParts(np.unique(labels), held_out, training, ImageFormats.of(info), seconds)
 
 
-def _warn_of_contradictions(
-    digests: Sequence[str], labels: NDArray[Any], names: Sequence[str]
+def warn_of_contradictions(
+    digests: Sequence[str], labels: Sequence[Any] | NDArray[Any], names: Sequence[str], what: str
 ) -> None:
-    rows_of = defaultdict(list)
-    for row, digest in enumerate(digests):
-        rows_of[digest].append(row)
+    names_of = defaultdict[str, dict[Any, str]](dict)
+    for digest, label, name in zip(digests, labels, names, strict=True):
+        names_of[digest].setdefault(label, name)
     listed = [
-        " = ".join(f"{names[row]} ({labels[row]})" for row in rows)
-        for rows in rows_of.values()
-        if len(set(labels[rows].tolist())) > 1
+        " = ".join(f"{name} ({label})" for label, name in own.items())
+        for own in names_of.values()
+        if len(own) > 1
     ]
     if listed:
         warn_user(
-            f"training images of equal pixels have different labels: {name_some(listed)}. "
+            f"{what} of equal pixels have different labels: {name_some(listed)}. "
             "Keep each image in one class only"
         )
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hypervlad.classify.evaluation_page import EvaluatedImages, HeldOutFindings, write_report
+from hypervlad.classify.fitting import warn_of_contradictions
 from hypervlad.classify.summary import (
     ACCEPTED_ERRORS,
     evaluation_lines,
@@ -18,7 +23,8 @@ from hypervlad.classify.summary import (
     unlike_text,
 )
 from hypervlad.common.constraints import one_each
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, note_of_copies
+from hypervlad.features.encoding import EncodedImages
 from hypervlad.images.reading import relative_names
 from hypervlad.pages.base import names_or_default
 from hypervlad.pages.facts import words_of
@@ -41,8 +47,9 @@ def report_on_model(
 ) -> tuple[Path, Evaluation, list[str]]:
     """Classify images and write ``index.html`` and ``predictions.csv``.
 
-    Images that cannot be read are left out, and so are those with the pixels of a training image,
-    unless all have them. Files of an earlier report are replaced once all are complete.
+    Images that cannot be read are left out, and so are copies of others in their class, and those
+    with the pixels of a training image, unless all have them. Files of an earlier report are
+    replaced once all are complete.
 
     Parameters
     ----------
@@ -69,12 +76,17 @@ def report_on_model(
     result : Evaluation
         Of the images of the report.
     lines : list of str
-        A summary: training images, images unlike them, accuracies, recalls, warnings.
+        A summary: copies, training images, images unlike them, accuracies, recalls, warnings.
 
     Raises
     ------
     ValueError
         If lengths differ, no image can be read, or the folder has such files of no report.
+
+    Warns
+    -----
+    UserWarning
+        If images of equal pixels have different labels.
 
     Examples
     --------
@@ -96,19 +108,23 @@ def report_on_model(
         groups = one_each("group", groups, len(images))
     found = model.classify(images)
     found.warn()
-    positions, known = found.images.positions, found.in_training
+    read = found.images.positions
+    shown, labels = [names[i] for i in read], [str(y_true[i]) for i in read]
+    is_copy = _copies_among(found.images, labels, shown)
+    positions, known = read[~is_copy], found.in_training[~is_copy]
     everything = Evaluation(
         [y_true[i] for i in positions],
-        found.proba,
+        found.proba[~is_copy],
         list(model.classes_),
         None if groups is None else [groups[i] for i in positions],
     )
-    remarks = [leakage_text(everything, int(known.sum()))] if known.any() else []
+    remarks = [note_of_copies([*compress(shown, is_copy)])] * bool(is_copy.any())
+    remarks += [leakage_text(everything, int(known.sum()))] if known.any() else []
     tested = known if known.all() else ~known
     result = everything.subset(tested)
     assert result is not None  # no image could be read: `warn` raises
     words = words_of(model, {*names, *result.true})
-    unlike = found.unlike_training[tested]
+    unlike = found.unlike_training[~is_copy][tested]
     if unlike.any() and not known.all():
         remarks.append(unlike_text(result, unlike))
     chosen = positions[tested].tolist()
@@ -130,6 +146,20 @@ def report_on_model(
     )
     lines = [*remarks, *evaluation_lines(result, forecast=not known.all())]
     return index, result, list(map(words, lines))
+
+
+def _copies_among(
+    images: EncodedImages, labels: Sequence[str], names: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return which images (n,) are copies of an earlier one of their label.
+
+    Blank ones are not, as in training.
+    """
+    digests, first = [info.digest for info in images.info], dict[tuple[str, str], int]()
+    warn_of_contradictions(digests, labels, names, "images")
+    pairs = enumerate(zip(digests, labels, strict=True))
+    is_copy = np.array([first.setdefault(pair, at) < at for at, pair in pairs])
+    return np.asarray(is_copy & ~images.is_blank)
 
 
 def report_on_held_out(

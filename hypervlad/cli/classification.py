@@ -111,7 +111,8 @@ def evaluate(
 ) -> None:
     """Test a model on labelled images and write a report.
 
-    Images with the same pixels as a training image are counted and left out.
+    Images with the same pixels as a training image, or another one of their class, are counted and
+    left out.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ from hypervlad.common.constraints import (
     check_value,
 )
 from hypervlad.common.limits import MAX_INPUT_SIDE
-from hypervlad.common.progress import announced
+from hypervlad.common.progress import announced, note_doubt
 from hypervlad.common.stored import Part, Record, Value
 from hypervlad.defects.cells import CellMaps, resized, sharpened, without_covered
 from hypervlad.defects.findings import Finding, RegionRule
@@ -560,7 +560,11 @@ class PatchDefectScorer(ImageEstimator):
 
     def _read(self, image: Any) -> PreparedImage:
         (image,) = check_image_list([image])
-        return self._reader().read(image, image_name(image))
+        prepared, size = self._reader().read(image, image_name(image)), self.encoder_.pixel_size
+        if size is not None and prepared.info.pixel_size is None:
+            so = f"not resampled to {size:g} nm per pixel, as training images were"
+            note_doubt(prepared.name, f"pixel size not known, so {so}")
+        return prepared
 
     def _reader(self) -> WindowReader:
         doubts = partial(

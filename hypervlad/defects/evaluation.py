@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
+from hashlib import sha256
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.ndimage import label
 from sklearn.metrics import auc, roc_auc_score
 
 from hypervlad.common.progress import ProgressBar, announced, joined_notes, noted
-from hypervlad.common.wording import counted, warn_user
+from hypervlad.common.wording import counted, note_of_copies, warn_user
 from hypervlad.features.patches import DEFECTIVE_SHARE, patch_means, patch_positions
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
@@ -306,11 +307,19 @@ class DefectEvaluation:
     images: list[ImageResult] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    _digests: set[bytes] = field(default_factory=set)
     _pixels: PixelTally = field(default_factory=PixelTally)
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
-    def add(self, position: int, name: str, found: Any, mask: NDArray[np.bool_]) -> None:
-        """Add an image by its `hypervlad.models.Finding` and its mask."""
+    def add(self, position: int, name: str, found: Any, mask: NDArray[np.bool_]) -> bool:
+        """Add an image by its `hypervlad.models.Finding` and its mask, unless it is a copy.
+
+        Returns whether it was added: one with the same map and mask is no further evidence.
+        """
+        digest = sha256(found.map.tobytes() + mask.tobytes()).digest()
+        if digest in self._digests:
+            return False
+        self._digests.add(digest)
         result = ImageResult(
             position,
             name,
@@ -329,6 +338,7 @@ class DefectEvaluation:
         heapq.heappush(self._worst, (order, kept))
         if len(self._worst) > self.n_shown:
             heapq.heappop(self._worst)
+        return True
 
     def false_alarms(self) -> str:
         """Return in words how many images without defects are called anomalous."""
@@ -414,6 +424,8 @@ def evaluate_defects(
     -----
     TrainingImagesWarning
         If the scorer was trained on some of the images.
+    UserWarning
+        If images are copies of others, which are not counted again.
 
     Examples
     --------
@@ -435,7 +447,7 @@ def evaluate_defects(
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
-    given = zip(images, masks, names, strict=True)
+    given, copies = zip(images, masks, names, strict=True), list[str]()
     with announced():
         bar = ProgressBar(given, total=len(names), unit="image", shown=progress)
         for i, (image, mask, name) in enumerate(bar):
@@ -448,8 +460,12 @@ def evaluate_defects(
             except ImageReadError as error:
                 result.left_out.append(str(error))
                 continue
-            result.add(i, name, found, truth)
-            result.notes |= {name: joined_notes(notes)} if notes else {}
+            if not result.add(i, name, found, truth):
+                copies.append(name)
+            elif notes:
+                result.notes[name] = joined_notes(notes)
+    if copies:
+        warn_user(f"the figures are {note_of_copies(copies)}")
     warn_if_inverted([image.true_fraction for image in result.images if image.is_defective])
     if result.n_in_training:
         warn_user(TrainingImagesWarning.about(result.n_in_training, len(result.images)))

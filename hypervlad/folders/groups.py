@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,10 @@ def match_groups(
 ) -> NDArray[np.str_]:
     """Return for each image the group of the row with a matching path, shape (n_files,).
 
-    A row matches an image if its path is the end of the image's full path, or ends in the image's
-    path under ``root`` (a file of groups from another machine). Names match as a whole, with any
-    slashes, in any Unicode form unless there is an image of each. Unused rows cause a warning.
+    A row matches an image if its path is the end of the image's full path; or, if none does (a file
+    of groups from another machine), if its path ends in the image's path under ``root``. Names
+    match as a whole, with any slashes, in any Unicode form unless there is an image of each. Unused
+    rows cause a warning.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
@@ -89,15 +91,21 @@ def match_groups(
     short = [path_parts("/".join(parts_below(file, root))) for file in files]
     matched: dict[int, GroupRow] = {}
     unused = []
-    for row in rows:
+
+    def hits_of(row: GroupRow, is_from_here: bool) -> list[int]:
         hits: list[int] = []
         for parts in row.ends:
-            hits = hits or [
-                i
-                for i in by_name.get(parts[-1], [])
-                if full[i][-len(parts) :] == parts or parts[-len(short[i]) :] == short[i]
-            ]
+            named = by_name.get(parts[-1], [])
+            pairs = ((full[i], parts) if is_from_here else (parts, short[i]) for i in named)
+            fit = [path[-len(end) :] == end for path, end in pairs]
+            hits = hits or list(compress(named, fit))
             hits = [i for i in hits if short[i] == parts] or hits
+        return hits
+
+    # Otherwise B/1.png of a table of A and B would be the line of 1.png in A.
+    is_from_here = any(hits_of(row, True) for row in rows)
+    for row in rows:
+        hits = hits_of(row, is_from_here)
         if len(hits) > 1:
             stored = row.path.strip().replace("\\", "/")
             hits = [i for i in hits if files[i].as_posix().endswith(stored)] or hits

@@ -118,15 +118,20 @@ def held_out_confusion(classifier: Any) -> tuple[NDArray[np.int64] | None, list[
     """Return the held-out numbers by true (rows) and predicted class, and classes that lack any.
 
     A classifier is wrong about more of the images that were chosen for a review than of others:
-    they are left out. If none of a class is left, or nothing was held out, there is no matrix.
+    they are left out. Of copies, one of each class counts. If none of a class is left, or nothing
+    was held out, there is no matrix.
     """
     held_out, chosen = (getattr(classifier, each, None) for each in ("held_out_", "chosen_"))
     if held_out is None:
         return None, []
     classes = [str(label) for label in classifier.classes_]
     matrix, n = np.zeros((len(classes),) * 2, np.int64), np.zeros(len(classes), int)
-    is_usual = slice(None) if chosen is None else ~chosen[held_out.rows]
+    is_usual = np.ones(len(held_out.codes), bool) if chosen is None else ~chosen[held_out.rows]
     np.add.at(n, held_out.codes, 1)
+    if (training := getattr(classifier, "training_", None)) is not None:
+        digests = training.digests.digests[held_out.rows]
+        own = np.column_stack([held_out.codes, digests])[is_usual]
+        is_usual = np.flatnonzero(is_usual)[np.unique(own, axis=0, return_index=True)[1]]
     answers = held_out.codes[is_usual], held_out.proba.argmax(axis=1)[is_usual]
     np.add.at(matrix, answers, 1)
     lacking = np.array(classes)[(n > 0) & (matrix.sum(axis=1) == 0)].tolist()

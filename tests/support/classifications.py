@@ -7,14 +7,14 @@ from hypervlad.images import SkippedImage
 from hypervlad.models import Classification, Judgement
 
 
-def classification(proba, *, unlike=(), kinds=None, skipped=()):
-    """Return a classification of images, with some rows unlike training, and others skipped."""
+def classification(proba, *, unlike=(), kinds=None, skipped=(), same=()):
+    """Return a classification: some rows unlike training, or the same image; others skipped."""
     table = np.array(proba, dtype=np.float64)
     n_read, n_images = len(table), len(table) + len(skipped)
     gone = [position for position, _ in skipped]
     positions = np.array([k for k in range(n_images) if k not in gone], dtype=np.intp)
     bad = tuple(SkippedImage(k, str(file), f"{file}: damaged") for k, file in skipped)
-    info = (ImageInfo("", (8, 8), None),) * n_read
+    info = tuple(ImageInfo("" if k in same else f"{k}", (8, 8), None) for k in range(n_read))
     novelty = np.where(np.isin(np.arange(n_read), unlike), 2.0, 0.5)
     nearest, points = np.zeros((n_read, 1), np.intp), np.zeros((n_read, 2), np.float32)
     judgement = None

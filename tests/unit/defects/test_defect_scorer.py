@@ -202,7 +202,7 @@ def test_training_images_are_recognised_by_their_pixels(scorer, good, bad, tmp_p
     evaluate_defects(scorer, files[-1:], none[:1], ["c"])  # a warning would be an error
 
 
-def test_images_are_brought_to_a_common_pixel_size(scorer, tmp_path):
+def test_images_are_brought_to_a_common_pixel_size(scorer, tmp_path, recwarn):
     """Patches and sizes of defects are in the pixels of each image."""
     scorer.encoder.set_params(pixel_size=2.0)
     scorer.set_params(n_planted=72, fpr=0.1)
@@ -215,6 +215,8 @@ def test_images_are_brought_to_a_common_pixel_size(scorer, tmp_path):
     # On older processors the outline differs by some pixels; a wrong scale, by a factor of 16.
     intervals = [scorer.find(file).regions[0].area_interval for file in (coarse, fine)]
     assert intervals[1] == pytest.approx([16 * end for end in intervals[0]], rel=0.3)
+    scorer.find(image)
+    assert "so not resampled to 2 nm per pixel" in str([each.message for each in recwarn])
 
 
 def test_images_that_cannot_be_used_may_be_skipped(scorer, good):

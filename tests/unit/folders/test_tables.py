@@ -81,8 +81,8 @@ BAD_LABELS = [
     ("path,label\n,SEM\nc.png,TEM\n", "no path in line 2"),
     ("path,label,group\nb/2.png,SEM,x\nc.png,TEM,\n", "no group in line 3"),
     (
-        "path,label\nc.png,SEM\nx.png,SEM\nd/y.png,TEM\n",
-        r"2 of 3 images do not exist: x\.png \(line 3\), d/y\.png \(line 4\)\. Paths are rel",
+        "path,label\nc.png,S\nx.png,S\nd/y.png,T\n",
+        r"2 of 3 .*: x\.png \(line 3\), d/y\.png \(line ",
     ),
     ("path,label\nc.png,SEM\na,TEM\n", r"1 of 2 images does not exist: a \(line 3\)"),
     (f"path,label\n{'x' * 300}.png,A\n{'x/' * 3000},B\n", "2 of 2 images do not exist: x"),
@@ -175,11 +175,9 @@ BAD_GROUPS = [
     ("path,group\na/1.png,g1b/2.png,g2\n", ", line 2: 3 cells, but the first line has 2"),
     ("path,group\npng,g\n", r": 1 of its paths fits no image in .*: png \(line 2\)\. Delete"),
     ("path,group\n./,g\n", ": 1 of its paths fits no image"),
+    ("path,group\na/1.png,g\nz/b/2.png,h\n", r": 1 of .*: z/b/2\.png \(line 3\)\. .*; 3 images"),
     ("path,group\nsame.png,g\n", r", line 2: same\.png fits 2 images \(a/same\.png, b/same\.png\)"),
-    (
-        "path,group\na/1.png,g\n1.png,h\n",
-        r": 1\.png is in group 'g' \(line 2\) and in group 'h' \(line 3\)",
-    ),
+    ("path,group\na/1.png,g\n1.png,h\n", r": 1\.png .* 'g' \(line 2\) and in group 'h' \(line 3\)"),
     (
         "path,group\na/1.png,g\na/x.png,g\nc/0.png,g\n",
         r": 2 of its paths fit no image in .*: a/x\.png \(line 3\), c/0\.png \(line 4\)\. .*; "

@@ -190,8 +190,7 @@ def test_a_threshold_outside_a_gap_is_warned_of(tmp_path, levels, threshold, wor
 
 
 def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path):
-    levels = [0.9, 0.8, 0.2, 0.7, 0.1]
-    images = [spotted(level) for level in levels]
+    images = [spotted(level) for level in (0.9, 0.8, 0.2, 0.7, 0.1)]
     masks = [image < 1 for image in images[:3]] + [None, None]
     result = evaluate_defects(Darkness(), images, masks, [EVIL, "b", "c", "d", "e"])
     page = page_of(write_defect_report(tmp_path / "p.html", Darkness(), images, result))
@@ -220,7 +219,7 @@ def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path):
     }
 
 
-def test_pixels_of_normal_images_are_not_found():
+def test_pixels_of_normal_images_are_not_found(recwarn):
     """As in the tables: such an image has no defective pixel, whatever its map is."""
     strict = scorer_of(lambda image: Finding.of(1 - read_image(image), 0.5, score=0.4))
     image = spotted(0.9)
@@ -228,5 +227,7 @@ def test_pixels_of_normal_images_are_not_found():
     (only,) = result.images
     assert (only.is_called, only.found_fraction, only.confusion.true_positives) == (False, 0, 0)
     assert not result.worst[0].found.any()
-    many = evaluate_defects(strict, [image] * 13, [image < 1] * 13, [*"abcdefghijklm"])
-    assert len(many.worst) == 12, "of the worst ones, so many are shown"
+    images = [image, *(spotted(0.8 - k / 100) for k in range(12)), image]
+    many = evaluate_defects(strict, images, [image < 1] * 14, [*"abcdefghijklmn"])
+    assert "without n, a copy of other images" in str(recwarn.pop(UserWarning).message)
+    assert (len(many.images), len(many.worst)) == (13, 12), "so many of the worst are shown"
