@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +13,32 @@ import numpy as np
 
 from hypervlad._version import __version__
 from hypervlad.common.progress import by_reader, note_doubt
+from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
 from hypervlad.fibres.diameters import Polarity, fibre_diameters
-from hypervlad.fibres.left_out import marked_places, read_left_out
+from hypervlad.fibres.left_out import CHOICE, marked_places, read_left_out
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_identity
 from hypervlad.images.sample import Annotations, note_found
-from hypervlad.objects.results_folder import ResultsFolder, Row, report_removed, write_rows
+from hypervlad.objects.results_folder import (
+    ResultsFolder,
+    Row,
+    read_rows,
+    report_removed,
+    write_rows,
+)
 from hypervlad.statistics.groups import weighted_quantiles
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
 GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
-TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE)
+GONE_TABLE = "gone_left_out.csv"  # what a person left out of images that are gone
+TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE, GONE_TABLE)
 REGIONS = "roi"
 _PLACE_COLUMNS = (
     *("path", "place", "fibre", "x_px", "y_px", "direction_deg", "diameter_px", "diameter_nm"),
@@ -156,9 +165,6 @@ def write_diameters(
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
-        if leave_out is None and before is not None:
-            own = [(float(p["y_px"]), float(p["x_px"])) for p in before[1] if _is_left_out(p)]
-            points = np.array(own).reshape(-1, 2)
         is_out = marked_places(found.positions, points, name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
@@ -168,6 +174,8 @@ def write_diameters(
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
+        if resume and leave_out is None:
+            refused_places = _left_out_before(folder)
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
             note_found(name, replace(each.kept, note=""))
             files = list(files_of(name)) if regions else []
@@ -179,7 +187,9 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, results.left_out
-        if refused_places:
+        if resume and leave_out is None:
+            _keep_left_out(folder / GONE_TABLE, refused_places)
+        elif refused_places:
             warn_user(
                 f"{leave_out}: {counted(len(refused_places), 'image')} "
                 f"{verb(len(refused_places), 'is', 'are')} not among those measured: "
@@ -282,6 +292,27 @@ def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
 
 def _is_left_out(place: Row) -> bool:
     return place.get("left_out", "") not in ("", "0")
+
+
+def _left_out_before(folder: Path) -> dict[str, Any]:
+    """Return the points of what earlier runs left out, by images, also of those that are gone."""
+    points = defaultdict[str, list[tuple[float, float]]](list)
+    for table in (GONE_TABLE, PLACES_TABLE):
+        for row in filter(_is_left_out, read_rows(folder / table)):
+            points[row["path"]].append((float(row["y_px"]), float(row["x_px"])))
+    return dict(points)
+
+
+def _keep_left_out(table: Path, points: Mapping[str, Any]) -> None:
+    """Write the `points` of images that are gone, if there are any or were any."""
+    rows = [(name, x, y, 1) for name, own in points.items() for y, x in own]
+    if rows or table.exists():
+        write_table(table, [*CHOICE, "left_out"], rows)
+    if rows:
+        warn_user(
+            f"{table}: has what was left out of {counted(len(points), 'image')} not among those "
+            f"measured; it is left out again with --resume once they are: {name_some([*points])}"
+        )
 
 
 def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
 DETECTION, GONE = "detection.csv", ("gone_fields.csv", "gone_particles.csv")
-OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS, COCO)
-OWN_FILES += GONE
+OWN_FILES = (
+    *(RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS, COCO),
+    *GONE,
+)
 LOCK, UNWRITTEN = ".lock", ".unwritten"
 
 
