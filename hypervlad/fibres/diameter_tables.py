@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,12 @@ import numpy as np
 
 from hypervlad._version import __version__
 from hypervlad.common.progress import by_reader, note_doubt
-from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, note_of_unscaled, verb, warn_user
 from hypervlad.fibres import FibreDiameters, FolderDiameters, Interval, compare_groups, cross_lines
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameter_page import MeasuredImage, kinds_text, write_diameter_page
 from hypervlad.fibres.diameters import Polarity, fibre_diameters
-from hypervlad.fibres.left_out import CHOICE, marked_places, read_left_out
+from hypervlad.fibres.left_out import marked_places, read_left_out
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.annotations import words_of_annotations
@@ -37,7 +35,7 @@ from hypervlad.statistics.groups import weighted_quantiles
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
 GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
-GONE_TABLE = "gone_left_out.csv"  # what a person left out of images that are gone
+GONE_TABLE = "gone_places.csv"  # that a person left out, of images that are gone
 TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE, GONE_TABLE)
 REGIONS = "roi"
 _PLACE_COLUMNS = (
@@ -135,8 +133,8 @@ def write_diameters(
     """
     options, folder = check_read_options(read_options), Path(out_dir)
     is_table = leave_out is not None and os.fspath(leave_out) != "none"
-    refused_places = read_left_out(leave_out) if leave_out and is_table else {}
-    measured = list[MeasuredImage]()
+    refused_places: dict[str, Any] = read_left_out(leave_out) if leave_out and is_table else {}
+    measured, marked = list[MeasuredImage](), list[Row]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
     def files_of(name: str) -> Iterator[Path]:
@@ -175,7 +173,14 @@ def write_diameters(
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         if resume and leave_out is None:
-            refused_places = _left_out_before(folder)
+            rows = list(read_rows(folder / PLACES_TABLE))
+            names_of_rows = {place["path"] for place in rows}
+            of_gone = read_rows(folder / GONE_TABLE)
+            rows += (place for place in of_gone if place["path"] not in names_of_rows)
+            marked += filter(_is_left_out, rows)
+        for p in marked:
+            point = float(p["y_px"]), float(p["x_px"])
+            refused_places.setdefault(p["path"], []).append(point)
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
             note_found(name, replace(each.kept, note=""))
             files = list(files_of(name)) if regions else []
@@ -187,12 +192,14 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, results.left_out
-        if resume and leave_out is None:
-            _keep_left_out(folder / GONE_TABLE, refused_places)
-        elif refused_places:
+        gone = [place for place in marked if place["path"] in refused_places]
+        if gone or (marked and (folder / GONE_TABLE).exists()):
+            write_rows(folder / GONE_TABLE, _PLACE_COLUMNS, gone)
+        if refused_places:
+            once = "" if leave_out else ", and left out again by --resume once they are"
             warn_user(
-                f"{leave_out}: {counted(len(refused_places), 'image')} "
-                f"{verb(len(refused_places), 'is', 'are')} not among those measured: "
+                f"{leave_out or folder / GONE_TABLE}: {counted(len(refused_places), 'image')} "
+                f"{verb(len(refused_places), 'is', 'are')} not among those measured{once}: "
                 f"{name_some(list(refused_places))}"
             )
         compared = _compared(measured, has_samples=samples is not None)
@@ -292,27 +299,6 @@ def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
 
 def _is_left_out(place: Row) -> bool:
     return place.get("left_out", "") not in ("", "0")
-
-
-def _left_out_before(folder: Path) -> dict[str, Any]:
-    """Return the points of what earlier runs left out, by images, also of those that are gone."""
-    points = defaultdict[str, list[tuple[float, float]]](list)
-    for table in (GONE_TABLE, PLACES_TABLE):
-        for row in filter(_is_left_out, read_rows(folder / table)):
-            points[row["path"]].append((float(row["y_px"]), float(row["x_px"])))
-    return dict(points)
-
-
-def _keep_left_out(table: Path, points: Mapping[str, Any]) -> None:
-    """Write the `points` of images that are gone, if there are any or were any."""
-    rows = [(name, x, y, 1) for name, own in points.items() for y, x in own]
-    if rows or table.exists():
-        write_table(table, [*CHOICE, "left_out"], rows)
-    if rows:
-        warn_user(
-            f"{table}: has what was left out of {counted(len(points), 'image')} not among those "
-            f"measured; it is left out again with --resume once they are: {name_some([*points])}"
-        )
 
 
 def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
