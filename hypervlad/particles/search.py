@@ -182,9 +182,9 @@ def find_in_images(
                 write_detection(folder.path / DETECTION, detection)
             before = folder.searched.rows()
             known = folder.gone.rows() | before
-            absent = [name for name in known if find_as_named(folder.images, name) is None]
-            rows = {name: row for name, row in known.items() if name not in {*absent}}
-            if gone := [name for name in absent if name in before]:
+            is_there = {name: find_as_named(folder.images, name) is not None for name in known}
+            rows = {name: row for name, row in known.items() if is_there[name]}
+            if gone := [name for name in before if not is_there[name]]:
                 warn_user(
                     f"{path}: {counted(len(gone), 'image')} no longer in {folder.images}, and not "
                     "counted; corrected outlines are kept, and what people wrote in the tables is "
@@ -227,7 +227,7 @@ def find_in_images(
             if rows or gone:
                 folder.searched.write(rows[name] for name in sorted(rows))
             if len(known) > len(before) or gone:
-                folder.gone.write(known[name] for name in absent)
+                folder.gone.write(row for name, row in known.items() if not is_there[name])
         if rows or gone:
             earlier = None if corrected is None else corrected.table
             folder.update(
