@@ -24,12 +24,19 @@ from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_identity
 from hypervlad.images.sample import Annotations, note_found
-from hypervlad.objects.results_folder import ResultsFolder, Row, report_removed, write_rows
+from hypervlad.objects.results_folder import (
+    ResultsFolder,
+    Row,
+    read_rows,
+    report_removed,
+    write_rows,
+)
 from hypervlad.statistics.groups import weighted_quantiles
 
 IMAGES_TABLE, PLACES_TABLE = "diameters.csv", "places.csv"
 GROUPS_TABLE, RATIOS_TABLE, PAGE = "groups.csv", "ratios.csv", "diameters.html"
-TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE)
+GONE_TABLE = "gone_places.csv"  # that a person left out, of images that are gone
+TABLES = (IMAGES_TABLE, PLACES_TABLE, GROUPS_TABLE, RATIOS_TABLE, GONE_TABLE)
 REGIONS = "roi"
 _PLACE_COLUMNS = (
     *("path", "place", "fibre", "x_px", "y_px", "direction_deg", "diameter_px", "diameter_nm"),
@@ -126,8 +133,8 @@ def write_diameters(
     """
     options, folder = check_read_options(read_options), Path(out_dir)
     is_table = leave_out is not None and os.fspath(leave_out) != "none"
-    refused_places = read_left_out(leave_out) if leave_out and is_table else {}
-    measured = list[MeasuredImage]()
+    refused_places: dict[str, Any] = read_left_out(leave_out) if leave_out and is_table else {}
+    measured, marked = list[MeasuredImage](), list[Row]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
     def files_of(name: str) -> Iterator[Path]:
@@ -156,9 +163,6 @@ def write_diameters(
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
-        if leave_out is None and before is not None:
-            own = [(float(p["y_px"]), float(p["x_px"])) for p in before[1] if _is_left_out(p)]
-            points = np.array(own).reshape(-1, 2)
         is_out = marked_places(found.positions, points, name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
@@ -168,6 +172,15 @@ def write_diameters(
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
+        if resume and leave_out is None:
+            rows = list(read_rows(folder / PLACES_TABLE))
+            names_of_rows = {place["path"] for place in rows}
+            of_gone = read_rows(folder / GONE_TABLE)
+            rows += (place for place in of_gone if place["path"] not in names_of_rows)
+            marked += filter(_is_left_out, rows)
+        for p in marked:
+            point = float(p["y_px"]), float(p["x_px"])
+            refused_places.setdefault(p["path"], []).append(point)
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
             note_found(name, replace(each.kept, note=""))
             files = list(files_of(name)) if regions else []
@@ -179,10 +192,14 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, results.left_out
+        gone = [place for place in marked if place["path"] in refused_places]
+        if gone or (marked and (folder / GONE_TABLE).exists()):
+            write_rows(folder / GONE_TABLE, _PLACE_COLUMNS, gone)
         if refused_places:
+            once = "" if leave_out else ", and left out again by --resume once they are"
             warn_user(
-                f"{leave_out}: {counted(len(refused_places), 'image')} "
-                f"{verb(len(refused_places), 'is', 'are')} not among those measured: "
+                f"{leave_out or folder / GONE_TABLE}: {counted(len(refused_places), 'image')} "
+                f"{verb(len(refused_places), 'is', 'are')} not among those measured{once}: "
                 f"{name_some(list(refused_places))}"
             )
         compared = _compared(measured, has_samples=samples is not None)

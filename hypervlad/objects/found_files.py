@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
-DETECTION = "detection.csv"
-OWN_FILES = (RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS, COCO)
+DETECTION, GONE = "detection.csv", ("gone_fields.csv", "gone_particles.csv")
+OWN_FILES = (
+    *(RUN, FIELDS, "fields.jsonl", PARTICLES, CONFUSION, DETECTION, CORRECTIONS, EDITS, COCO),
+    *GONE,
+)
 LOCK, UNWRITTEN = ".lock", ".unwritten"
 
 
@@ -41,6 +44,9 @@ class FoundFiles:
         self.outline_files = OutlineFiles(self.path)
         #: The table of fields as it grows; see `FieldTable`.
         self.searched = found_tables.FieldTable(self.path / FIELDS)
+        #: The tables of images that are gone, whose rows are used again when these are back.
+        self.gone = found_tables.FieldTable(self.path / GONE[0])
+        self.gone_particles = self.path / GONE[1]
         file = self.path / RUN
         try:
             run = read_record(file)

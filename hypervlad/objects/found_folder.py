@@ -186,12 +186,11 @@ class FoundFolder(FoundFiles):
         on_error: str = "raise",
         verbose: bool = False,
     ) -> list[str]:
-        import pandas as pd
-
         self._forget()
         fields = self.field_table
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
+        gone = found_tables.read_gone(self.gone_particles, before)
         measured = dict(zip(fields["micrograph"], fields["outlines_digest"], strict=True))
         corrected, failed = self.outline_files.take_corrected(
             self.images, self.by_name, measured, before
@@ -207,9 +206,9 @@ class FoundFolder(FoundFiles):
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         has_correction = fields["corrected_in"].notna()
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
-        known = before if earlier is None or not begin else earlier
+        known = found_tables.joined([before if earlier is None or not begin else earlier, gone])
         old = dict(list(known.groupby("micrograph")))
-        tables, lost, others = dict[str, pd.DataFrame](), dict[str, int](), list[str]()
+        tables, lost, others = dict[str, Any](), dict[str, int](), list[str]()
         chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
         for row, name in ProgressBar(
             chosen.items(), total=len(chosen), unit="image", shown=verbose
@@ -241,11 +240,17 @@ class FoundFolder(FoundFiles):
                 file = self.outlines_file(name).name if marks[name] else None
                 fields.loc[row, "corrected_in"], is_marked_anew = file, True
         is_changed = begin or tables or formats or corrected or is_marked_anew
-        is_changed = is_changed or not before["micrograph"].isin(fields["micrograph"]).all()
-        if is_changed or fields["particles"].isna().any():
+        is_gone = ~before["micrograph"].isin(fields["micrograph"])
+        if is_changed or is_gone.any() or fields["particles"].isna().any():
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
-            table = pd.concat([each for each in own if len(each)] or own[:1])
-            self._write(table, formats, list(tables))
+            gone = found_tables.joined([gone, before[is_gone]])
+            is_back = gone["micrograph"].isin([name for name in tables if not lost[name]])
+            if is_gone.any():  # first: what people wrote is always in one of the tables
+                write_table(self.gone_particles, list(gone), found_tables.as_cells(gone))
+            self._write(found_tables.joined(own), formats, list(tables))
+            if is_back.any():
+                gone = gone[~is_back]
+                write_table(self.gone_particles, list(gone), found_tables.as_cells(gone))
         found_tables.warn_of_changes(self.path / PARTICLES, lost, others)
         return [name for name in fields["micrograph"][is_again] if name in tables]
 

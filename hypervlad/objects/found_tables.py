@@ -276,6 +276,25 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
     return table.join(old), int((is_given & ~(is_one & earlier.isin(own))).sum())
 
 
+def read_gone(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the particles of images that were gone, unless `table` has these images again.
+
+    Without a classifier's answers, if the table has those of another one.
+    """
+    gone = read_table(path, list(measure([]))) if path.exists() else table[:0]
+    if (classes := classes_of(gone)) and classes != classes_of(table):
+        gone["class"] = gone["class"].mask(is_by_model(gone))
+        gone = gone.drop(columns=["confidence", *(f"p_{name}" for name in classes)])
+    return gone[~gone["micrograph"].isin(table["micrograph"])]
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the particles of all tables, of which some may be empty."""
+    import pandas as pd
+
+    return pd.concat([each for each in tables if len(each)] or tables[:1])
+
+
 def training_labels(classifier: Any) -> dict[str, tuple[str, str, NDArray[np.float64]]]:
     """Return the source and label of each training image, and held-out answers, by its digest.
 

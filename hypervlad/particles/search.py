@@ -35,7 +35,7 @@ from hypervlad.images.reading import Micrograph, read_identity, read_named, rela
 from hypervlad.images.sample import GIVEN_SIZE, annotations_of, note_found
 from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.found_counts import note_of_uncounted
-from hypervlad.objects.found_files import DETECTION, LOCK, RUN
+from hypervlad.objects.found_files import DETECTION, GONE, LOCK, RUN
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.found_outlines import EDITS
 from hypervlad.objects.found_tables import write_detection
@@ -180,16 +180,21 @@ def find_in_images(
             folder = _started(Path(path), run, resume)
             if detection is not None:
                 write_detection(folder.path / DETECTION, detection)
-            rows = folder.searched.rows()
-            if gone := [name for name in rows if find_as_named(folder.images, name) is None]:
+            before = folder.searched.rows()
+            known = folder.gone.rows() | before
+            is_there = {name: find_as_named(folder.images, name) is not None for name in known}
+            rows = {name: row for name, row in known.items() if is_there[name]}
+            if gone := [name for name in before if not is_there[name]]:
                 warn_user(
-                    f"{path}: {counted(len(gone), 'image')} no longer in {folder.images}, and in "
-                    f"no table any more; corrected outlines are kept: {name_some(gone)}"
+                    f"{path}: {counted(len(gone), 'image')} no longer in {folder.images}, and not "
+                    "counted; corrected outlines are kept, and what people wrote in the tables is "
+                    f"in {' and '.join(GONE)}: repeat this once they are back: {name_some(gone)}"
                 )
                 for name in gone:
-                    del rows[name]
+                    known[name]["outlines_digest"] = None  # to be measured again
                     if folder.outline_files.is_as_found(name):  # not of another image of this name
                         folder.outlines_file(name).unlink(missing_ok=True)
+                folder.gone.write(known.values())
             names = sorted({*rows, *files})
             drawn = folder.outline_files.corrected(folder.images, names) if resume else {}
             kept = dict[str, list[tuple[Path, str]]]()
@@ -221,6 +226,8 @@ def find_in_images(
                 write_record(folder.path / RUN, run | {LEFT_OUT: left_out})
             if rows or gone:
                 folder.searched.write(rows[name] for name in sorted(rows))
+            if len(known) > len(before) or gone:
+                folder.gone.write(row for name, row in known.items() if not is_there[name])
         if rows or gone:
             earlier = None if corrected is None else corrected.table
             folder.update(
