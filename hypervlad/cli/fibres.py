@@ -241,7 +241,8 @@ def diameters(
     \b
     Columns of places.csv, one line per place: x_px and y_px (middle of the
     fibre), direction_deg (along it), diameter, error_px (standard error),
-    length_px (visible length that it stands for), left_out.
+    length_px (visible length that it stands for), left_out. gone_places.csv has
+    those left out of images that are gone, for when these are back.
     \b
     Columns of groups.csv, one line per group; without --groups, of all images:
       median             geometric mean of the medians of samples or images, with

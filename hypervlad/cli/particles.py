@@ -182,6 +182,9 @@ def find(
                          left_out (write 1, and it is not counted) and its measures;
                          units are in the names
       run.json           what a run that is resumed must have in common
+      gone_fields.csv, gone_particles.csv
+                         lines of images that are gone, which are used again once
+                         these are back
     If the command is stopped at any moment, repeat it with --resume. That also finds particles
     again in images that were replaced, and drops those that are gone.
 
