@@ -299,6 +299,8 @@ class DefectEvaluation:
         For each image left out, the reason.
     notes : dict of str
         What was warned of images, such as blur, by their names.
+    copies : list of str
+        The names of images that are copies of others, and not counted.
     """
 
     threshold: float
@@ -307,6 +309,7 @@ class DefectEvaluation:
     images: list[ImageResult] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    copies: list[str] = field(default_factory=list)
     _digests: set[bytes] = field(default_factory=set)
     _pixels: PixelTally = field(default_factory=PixelTally)
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
@@ -316,7 +319,10 @@ class DefectEvaluation:
 
         Returns whether it was added: one with the same map and mask is no further evidence.
         """
-        digest = sha256(found.map.tobytes() + mask.tobytes()).digest()
+        hashed = sha256(repr(mask.shape).encode())
+        for each in (found.map, mask):
+            hashed.update(np.ascontiguousarray(each).data)
+        digest = hashed.digest()
         if digest in self._digests:
             return False
         self._digests.add(digest)
@@ -447,7 +453,7 @@ def evaluate_defects(
         )
     result = DefectEvaluation(scorer.threshold_, scorer.patch_)
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
-    given, copies = zip(images, masks, names, strict=True), list[str]()
+    given = zip(images, masks, names, strict=True)
     with announced():
         bar = ProgressBar(given, total=len(names), unit="image", shown=progress)
         for i, (image, mask, name) in enumerate(bar):
@@ -461,11 +467,11 @@ def evaluate_defects(
                 result.left_out.append(str(error))
                 continue
             if not result.add(i, name, found, truth):
-                copies.append(name)
+                result.copies.append(name)
             elif notes:
                 result.notes[name] = joined_notes(notes)
-    if copies:
-        warn_user(f"the figures are {note_of_copies(copies)}")
+    if result.copies:
+        warn_user(f"the figures are {note_of_copies(result.copies)}")
     warn_if_inverted([image.true_fraction for image in result.images if image.is_defective])
     if result.n_in_training:
         warn_user(TrainingImagesWarning.about(result.n_in_training, len(result.images)))

@@ -501,6 +501,7 @@ def write_defect_report(
     content = [
         parts.Note(lead, "lead"),
         *[left_out + each for each in result.left_out[:1]],
+        *[capitalised(f"the figures are {note_of_copies(result.copies)}.")] * bool(result.copies),
         _too_good(result.n_in_training),
         parts.notes_of_images(result.notes),
         parts.Numbers(scores),

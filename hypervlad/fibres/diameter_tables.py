@@ -172,12 +172,13 @@ def write_diameters(
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
-        if resume and leave_out is None:
+        if resume and (leave_out is None or is_table):
             rows = list(read_rows(folder / PLACES_TABLE))
             names_of_rows = {place["path"] for place in rows}
             of_gone = read_rows(folder / GONE_TABLE)
             rows += (place for place in of_gone if place["path"] not in names_of_rows)
-            marked += filter(_is_left_out, rows)
+            given = {*names, *refused_places} if is_table else set[str]()
+            marked += (p for p in rows if _is_left_out(p) and p["path"] not in given)
         for p in marked:
             point = float(p["y_px"]), float(p["x_px"])
             refused_places.setdefault(p["path"], []).append(point)
@@ -193,7 +194,7 @@ def write_diameters(
         if not measured:
             return None, results.left_out
         gone = [place for place in marked if place["path"] in refused_places]
-        if gone or (marked and (folder / GONE_TABLE).exists()):
+        if gone or (folder / GONE_TABLE).exists():
             write_rows(folder / GONE_TABLE, _PLACE_COLUMNS, gone)
         if refused_places:
             once = "" if leave_out else ", and left out again by --resume once they are"

@@ -279,12 +279,13 @@ def with_marks(table: pd.DataFrame, before: pd.DataFrame) -> tuple[pd.DataFrame,
 def read_gone(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return the particles of images that were gone, unless `table` has these images again.
 
-    Without a classifier's answers, if the table has those of another one.
+    Without a classifier's answers, as the table may have those of another one.
     """
     gone = read_table(path, list(measure([]))) if path.exists() else table[:0]
-    if (classes := classes_of(gone)) and classes != classes_of(table):
+    if classes := classes_of(gone):
         gone["class"] = gone["class"].mask(is_by_model(gone))
-        gone = gone.drop(columns=["confidence", *(f"p_{name}" for name in classes)])
+        answers = ["confidence", *(f"p_{name}" for name in classes)]
+        gone = gone.drop(columns=answers, errors="ignore")
     return gone[~gone["micrograph"].isin(table["micrograph"])]
 
 

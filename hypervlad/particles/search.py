@@ -191,7 +191,8 @@ def find_in_images(
                     f"in {' and '.join(GONE)}: repeat this once they are back: {name_some(gone)}"
                 )
                 for name in gone:
-                    known[name]["outlines_digest"] = None  # to be measured again
+                    # To be measured again, and by its own scale, if it is another image then.
+                    known[name] |= {"outlines_digest": None, "pixel_size_nm": None}
                     if folder.outline_files.is_as_found(name):  # not of another image of this name
                         folder.outlines_file(name).unlink(missing_ok=True)
                 folder.gone.write(known.values())
