@@ -61,15 +61,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     return options
 
 
-def timed(function: Callable[[], object]) -> Callable[[], float]:
+def timed(
+    function: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> Callable[[], float]:
     """Return a function that returns the seconds of a call, including the queue of a GPU."""
 
     def seconds() -> float:
-        began = time.perf_counter()
+        began = clock()
         function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return clock() - began
 
     return seconds
 

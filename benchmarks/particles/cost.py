@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.models import mobilenet_v2
 
-from benchmarks.common.program import in_turns, new_parser, parse
+from benchmarks.common.program import in_turns, new_parser, parse, timed
 from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.particles.drawn import Looks, drawn_field
@@ -34,17 +34,6 @@ FIELDS = {
 NETWORK = "network"
 
 
-def processor_time(function: Callable[[], object]) -> Callable[[], float]:
-    """Return a function that returns the seconds of the processor that a call takes."""
-
-    def seconds() -> float:
-        began = time.process_time()
-        function()
-        return time.process_time() - began
-
-    return seconds
-
-
 def measure(title: str, n_rounds: int) -> Facts:
     """Return the number of true particles, and the seconds of each method in every round."""
     image, labels = drawn_field(np.random.default_rng(3), SIZE, FIELDS[title])
@@ -57,11 +46,11 @@ def measure(title: str, n_rounds: int) -> Facts:
             "polarity given": lambda: find_particles(image, polarity="dark"),
             "HypercolumnSegmenter": lambda: segmenter.find_particles(image),
         }
-        timed = {name: processor_time(method) for name, method in methods.items()}
+        turns = {name: timed(method, time.process_time) for name, method in methods.items()}
         return {
             "field": title,
             "n_particles": int(labels.max()),
-            "seconds": in_turns(timed, n_rounds),
+            "seconds": in_turns(turns, n_rounds),
         }
 
 
