@@ -27,7 +27,7 @@ from torch import nn
 from benchmarks.common.program import new_parser, parse
 from benchmarks.particles.drawn import Looks, drawn_field
 from benchmarks.particles.train import HARD
-from hypervlad.objects.splitting import LabelMap
+from hypervlad.objects.windows import LabelMap
 from hypervlad.particles.joining import CLIPPED, LIKELY, Doubt, Joined, Joiner, PartGraph
 from hypervlad.particles.scales import Scales
 

@@ -20,7 +20,7 @@ from hypervlad.common.stored import Maybe, StoredPart, Value
 from hypervlad.images.annotations import Annotation, annotation_mask
 from hypervlad.objects.measures import feret_diameters
 from hypervlad.objects.particle import Outline, Outlines, cropped
-from hypervlad.objects.splitting import grown_window
+from hypervlad.objects.windows import grown_window
 
 #: A region ends where the score has fallen to this share of its peak, above the usual score.
 OUTLINE_SHARE = 0.55

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, label, map_coordinates, zoom
 
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.fibres.contrast import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.diameters import FibreDiameters, cross_lines
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.reading import image_name
+from hypervlad.images.resampling import areas_of
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.particle import Outlines, marked_outlines
 from hypervlad.statistics.groups import Interval, weighted_quantiles
@@ -111,7 +112,7 @@ def find_pores(
     >>> pores.cover_interval.low < truth.cover < pores.cover_interval.high, len(pores) > 10
     (True, True)
     """
-    from hypervlad.objects.splitting import label_parts  # not above: it imports much of skimage
+    from hypervlad.objects.splitting import numbers_of, values_of  # not above: it imports skimage
 
     check_value("min_area", min_area, [Integer()])
     if not isinstance(found, FibreDiameters):
@@ -145,7 +146,8 @@ def find_pores(
     sigma = max(_SMOOTHING[0], min(_CLEAN * noise / typical, _SMOOTHING[1] * width))
     smooth = gaussian_filter(contrast, sigma)
     open_, low, high = _open_pixels(smooth, seen, ends, found)
-    labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
+    labels, n = label(open_, np.ones((3, 3)))
+    values_of(labels, numbers_of(areas_of(labels, n) >= min_area), labels)
     around = binary_dilation(~(seen | sample.margin), np.ones((3, 3)))
     n_beside = drop_hidden(labels, sample._replace(mask=~around), min_area)
     pores = Outlines.of_labels(labels)

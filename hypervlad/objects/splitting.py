@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,13 +14,20 @@ from skimage.segmentation import watershed
 
 from hypervlad.common.constraints import Integer, Number, check_value
 from hypervlad.images.resampling import areas_of
+from hypervlad.objects.windows import (
+    EIGHT,
+    BoolMap,
+    LabelMap,
+    SideBySide,
+    Window,
+    grown_window,
+    joint_window,
+    side_by_side,
+)
 
 FloatMap: TypeAlias = NDArray[np.floating[Any]]
-LabelMap: TypeAlias = NDArray[np.int32]
-BoolMap: TypeAlias = NDArray[np.bool_]
-Window: TypeAlias = tuple[slice, ...]
+Cut: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
-EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
 NEIGHBOURS = (  # half of the eight: each pair of pixels once
     (np.s_[1:], np.s_[:-1]),
     (np.s_[:, 1:], np.s_[:, :-1]),
@@ -31,17 +39,6 @@ _REACH = 4  # pixels to which smoothing reaches
 _NECK = 1.0  # pixels on each side by which a neck is narrower: outlines are rough
 _WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
 _AT_ONCE, _ROWS = 1 << 16, 1024  # pixels, and rows that are compared
-
-
-def grown_window(window: Window, by: int) -> Window:
-    """Return a window with so many pixels more on each side, but none before the first."""
-    return tuple(slice(max(0, side.start - by), side.stop + by) for side in window)
-
-
-def joint_window(*windows: Window) -> Window:
-    """Return the window that contains all of these."""
-    sides = zip(*windows, strict=True)
-    return tuple(slice(min(s.start for s in own), max(s.stop for s in own)) for own in sides)
 
 
 def split_particles(
@@ -93,63 +90,75 @@ def split_particles(
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
     inner = np.where(mask, depths, 0).astype(np.float32)
-    return label_parts(mask, min_area, by_depth(inner.__getitem__, separation))
+    return label_parts(mask, min_area, by_depth(lambda cut: cut(inner), separation))
 
 
 def by_depth(
-    depth: Callable[[Window], FloatMap], separation: float
-) -> Callable[[Window, BoolMap], LabelMap]:
-    """Return the function that separates a component by the depth in its window, smoothed."""
+    depth: Callable[[Cut], FloatMap], separation: float
+) -> Callable[[SideBySide, BoolMap], LabelMap]:
+    """Return the function that separates components by their depth, smoothed.
 
-    def partition(window: Window, inside: BoolMap) -> LabelMap:
-        return _basins(
-            smoothed_depth(depth, window), inside, lambda top, way: way < separation * top
-        )
+    `depth` is computed of what a cut leaves of each array.
+    """
+
+    def partition(own: SideBySide, inside: BoolMap) -> LabelMap:
+        deep = depth(partial(own.take, beyond=None))
+        smooth = ndimage.gaussian_filter(deep, _SMOOTHING, radius=_REACH)
+        return _basins(smooth, inside, lambda top, way: way < separation * top)
 
     return partition
 
 
-def smoothed_depth(depth: Callable[[Window], FloatMap], window: Window) -> FloatMap:
+def smoothed_depth(depth: Callable[[Cut], FloatMap], window: Window) -> FloatMap:
     """Return the depth in a window, smoothed with what is around it."""
-    more = [min(_REACH, side.start) for side in window]
-    around = tuple(
-        slice(side.start - before, side.stop + _REACH)
-        for side, before in zip(window, more, strict=True)
+    around = grown_window(window, _REACH)
+    smooth = ndimage.gaussian_filter(
+        depth(lambda values: values[around]), _SMOOTHING, radius=_REACH
     )
-    smooth = ndimage.gaussian_filter(depth(around), _SMOOTHING, radius=_REACH)
-    own = (slice(b, b + side.stop - side.start) for b, side in zip(more, window, strict=True))
+    starts = [side.start - more.start for side, more in zip(window, around, strict=True)]
+    own = (slice(s, s + side.stop - side.start) for s, side in zip(starts, window, strict=True))
     return np.asarray(smooth[tuple(own)])
 
 
-def elongations(inside: BoolMap, parts: LabelMap) -> NDArray[np.float64]:
-    """Return the area of each part, over that of the largest disc inside with its middle in it."""
-    distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-    numbers = np.arange(1, parts.max() + 1)
-    radii = np.asarray(ndimage.maximum(distance, parts, numbers))
-    return np.asarray(areas_of(parts, len(numbers))[1:] / (np.pi * radii**2))
+def distance_within(inside: BoolMap) -> FloatMap:
+    """Return how far each pixel of a mask is from the nearest one that is none, or the border."""
+    return np.asarray(ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1], np.float32)
+
+
+def elongations(distance: FloatMap, parts: LabelMap) -> NDArray[np.float64]:
+    """Return the area of each part, over that of the largest disc with its middle in it.
+
+    `distance` is that within the parts together.
+    """
+    areas = areas_of(parts, int(parts.max()))
+    radii = np.zeros(len(areas), np.float32)
+    np.maximum.at(radii, parts, distance)
+    return np.asarray(areas[1:] / (np.pi * radii[1:].astype(float) ** 2))
 
 
 def label_parts(
-    mask: BoolMap, min_area: int, partition: Callable[[Window, BoolMap], LabelMap]
+    mask: BoolMap, min_area: int, partition: Callable[[SideBySide, BoolMap], LabelMap]
 ) -> LabelMap:
     """Label the parts of each connected component, in the order of their first pixels."""
-    components, _ = ndimage.label(mask, EIGHT)  # which become the parts, below 0, in place
-    firsts = list[int]()  # the flat indices of the parts' first pixels
-    for number, window in enumerate(ndimage.find_objects(components), start=1):
-        own = components[window]
-        inside = own == number
-        own[inside] = 0
-        if np.count_nonzero(inside) < min_area:
-            continue
-        parts = partition(window, inside)
-        for part, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
-            of_part = parts[rows, columns] == part
-            if np.count_nonzero(of_part) >= min_area:
-                left = window[1].start + columns.start + int(of_part[0].argmax())
-                firsts.append((window[0].start + rows.start) * mask.shape[1] + left)
-                own[rows, columns][of_part] = -len(firsts)
-    numbers = np.zeros(len(firsts) + 1, np.int32)
-    numbers[-1 - np.argsort(firsts).astype(np.intp)] = np.arange(1, len(firsts) + 1)
+    components, n = ndimage.label(mask, EIGHT)  # which become the parts, below 0, in place
+    values_of(components, numbers_of(areas_of(components, n) >= min_area), components)
+    firsts, n = [np.zeros(0, np.intp)], 0  # the flat indices of the parts' first pixels
+    for own in side_by_side(components, _REACH):
+        inside = own.own(components)
+        parts = partition(own, inside)
+        own.put(components, inside, 0)
+        at = np.flatnonzero(parts)
+        of = parts.ravel()[at]
+        areas = np.bincount(of, minlength=1)
+        first = np.zeros(len(areas), np.intp)
+        first[of[::-1]] = at[::-1]
+        numbers = numbers_of(areas >= min_area)
+        firsts.append(own.indices(first[numbers > 0]))
+        numbers[numbers > 0] += n
+        n += len(firsts[-1])
+        own.put(components, parts > 0, -numbers[parts])
+    numbers = np.zeros(n + 1, np.int32)
+    numbers[-1 - np.argsort(np.concatenate(firsts))] = np.arange(1, n + 1)
     return values_of(components, numbers, components)
 
 
@@ -206,10 +215,15 @@ def without_holes(mask: BoolMap, min_area: float) -> BoolMap:
     return filled
 
 
-def separate_at_necks(inside: BoolMap, neck: float = _NECK) -> LabelMap:
-    """Separate a component where it is narrower by so many pixels on each side."""
-    distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-    smooth = ndimage.gaussian_filter(distance.astype(np.float32), _SMOOTHING) * inside
+def separate_at_necks(
+    inside: BoolMap, neck: float = _NECK, distance: FloatMap | None = None
+) -> LabelMap:
+    """Separate components where they are narrower by so many pixels on each side.
+
+    `distance` is that within them, if it is known.
+    """
+    distance = distance_within(inside) if distance is None else distance
+    smooth = ndimage.gaussian_filter(distance, _SMOOTHING) * inside
 
     def height(width: float) -> float:
         return min(width, _WIDE) + _WIDE * math.log(max(width, _WIDE) / _WIDE)
@@ -253,9 +267,16 @@ def _basins(
     """
     depth = np.where(inside, depth, -np.inf)
     tops, n = ndimage.label(inside & (depth == ndimage.maximum_filter(depth, 3)), EIGHT)
-    if n < 2:
-        return inside.astype(np.int32)
-    basins = watershed(-depth, tops, mask=inside, connectivity=2)
+    basins, n_components = ndimage.label(inside, EIGHT)
+    of_top = np.zeros(n + 1, np.intp)
+    of_top[tops] = basins
+    is_one = np.bincount(of_top[1:], minlength=n_components + 1) == 1
+    only = np.zeros(n_components + 1, np.int32)
+    only[of_top[1:]] = np.arange(1, n + 1)
+    several = inside & ~is_one[basins]
+    values_of(basins, only, basins)
+    if several.any():
+        basins[several] = watershed(-depth, tops * several, mask=several, connectivity=2)[several]
     meetings = list[NDArray[Any]]()
     for here, there in NEIGHBOURS:
         pairs = np.stack([basins[here], basins[there]])
@@ -264,11 +285,14 @@ def _basins(
         meetings.append(np.stack([ways, *pairs[:, meets]], dtype=np.float64))
     found = np.concatenate(meetings, axis=1)
     found = found[:, np.argsort(-found[0], kind="stable")]
+    # The highest way between each pair of basins.
+    first = np.unique(np.sort(found[1:], axis=0).T @ [n + 1, 1], return_index=True)[1]
+    ways, pairs = found[0, np.sort(first)], found[1:, np.sort(first)].T.astype(int)
     peaks = np.zeros(n + 1)
     peaks[tops[tops > 0]] = depth[tops > 0]
     # The maxima of which basins are a part, and the highest of those that are connected so far.
     own, highest = np.arange(n + 1), np.arange(n + 1)
-    for way, one, other in zip(found[0].tolist(), *found[1:].astype(int).tolist(), strict=True):
+    for way, (one, other) in zip(ways.tolist(), pairs.tolist(), strict=True):
         if highest[one] != highest[other]:
             if peaks[highest[one]] < peaks[highest[other]]:
                 one, other = other, one

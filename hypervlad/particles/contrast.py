@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.images.resampling import halved, smoothed
-from hypervlad.objects.splitting import EIGHT, grown_window
+from hypervlad.objects.windows import side_by_side
 
 _RING = 3  # pixels to both sides of an outline, between which grey values step
+_AROUND = np.ones((2 * _RING + 1,) * 2, bool)
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
 _MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
@@ -24,13 +25,15 @@ _LEAST_CORE = 20  # pixels further within, whose grey values vary
 
 class Edges(NamedTuple):
     """What outlines show: of each, by how much it is brighter within than beyond, times a sign; the
-    share of it that is the image's edge; by how much, with the area, of one or two parts; and the
-    standard deviation of grey values further within, as a share of the step.
+    share of it that is the image's edge; by how much pixels along its edge, and all of its pixels,
+    are brighter, (n, 2), and how many these are; and the standard deviation of grey values further
+    within, as a share of the step. NaN is unknown.
     """
 
     steps: NDArray[np.float64]
     at_edge: NDArray[np.float64]
-    contrasts: dict[int, list[tuple[float, int]]]
+    contrasts: NDArray[np.float64]
+    areas: NDArray[np.int64]
     spreads: NDArray[np.float64]
 
 
@@ -41,30 +44,31 @@ def pixel_noise(grey: NDArray[np.float32]) -> float:
 
 def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) -> Edges:
     n = int(labels.max(initial=0))
-    steps, lengths, contrasts = np.zeros(n), np.ones(n), dict[int, list[tuple[float, int]]]()
-    spreads = np.full(n, np.nan)
+    lengths, spreads, contrasts = np.ones(n), np.full(n, np.nan), np.full((n, 2), np.nan)
+    areas = np.zeros((n, 2), np.int64)
     ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
     n_ends = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
-    for number, window in enumerate(ndimage.find_objects(labels)):
-        around = grown_window(window, _RING + 1)
-        own, values = labels[around] == number + 1, sign * grey[around]
-        if n_ends[number]:
-            lengths[number] = np.count_nonzero(own & ~ndimage.binary_erosion(own))
-        within = own & ~ndimage.binary_erosion(own, EIGHT, iterations=_RING, border_value=1)
-        beyond = ndimage.binary_dilation(own, EIGHT, iterations=_RING) & ~own
-        free = beyond & (labels[around] == 0)
-        if free.sum() >= _MIN_FREE * beyond.sum():
-            beyond = free
-        if not beyond.any():  # an image that is one particle
-            continue
-        outer = values[beyond].mean()
-        parts = [values[part] for part in (within, own) if part.any()]
-        contrasts[number] = [(part.mean() - outer, part.size) for part in parts]
-        steps[number] = contrasts[number][0][0]
-        core = values[own & ~within]
-        if len(core) >= _LEAST_CORE and steps[number] > 0:
-            spreads[number] = core.std() / steps[number]
-    return Edges(steps, n_ends / lengths, contrasts, spreads)
+    for some in side_by_side(labels, _RING + 1):
+        there, of, at = some.take(labels, -1), some.at, some.numbers - 1
+        own, outside = there == some.of_column, there == -1
+        lengths[at] = some.counts(own & ~ndimage.binary_erosion(own))
+        within = own & ~ndimage.binary_erosion(own | outside, _AROUND)
+        beyond = ndimage.binary_dilation(own, _AROUND) & ~own & ~outside
+        free = beyond & (there == 0)
+        is_free = some.counts(free) >= _MIN_FREE * some.counts(beyond)
+        beyond = np.where(is_free[of], free, beyond)
+        with np.errstate(invalid="ignore"):  # nothing is beyond an image that is one particle
+            outer = some.sums(values := some.take(grey), beyond) / some.counts(beyond)
+            above = sign * (values - outer[of])
+            for column, part in enumerate((within, own)):
+                areas[at, column] = some.counts(part)
+                contrasts[at, column] = some.sums(above, part) / areas[at, column]
+            core = own & ~within
+            n_core, steps = some.counts(core), contrasts[at, 0]
+            above -= (some.sums(above, core) / n_core)[of]
+            spread = np.sqrt(some.sums(above**2, core) / n_core) / steps
+            spreads[at] = np.where((n_core >= _LEAST_CORE) & (steps > 0), spread, np.nan)
+    return Edges(np.nan_to_num(contrasts[:, 0]), n_ends / lengths, contrasts, areas, spreads)
 
 
 def stands_out(
@@ -82,7 +86,7 @@ def stands_out(
 
 def texture_of(
     grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int
-) -> Callable[[int], float]:
+) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
     """Return the function that says how much means of so many pixels of background vary.
 
     They are means by Gaussian weights, less those by weights twice as wide, in a pyramid of halved
@@ -108,6 +112,6 @@ def texture_of(
             if upper > middle:
                 logs.append((log_area, float(np.log((upper - middle) / _UPPER))))
     if not logs:
-        return lambda area: 1e-9
-    areas, deviations = np.transpose(logs)
-    return lambda area: float(np.exp(np.interp(np.log(area), areas, deviations)))
+        return lambda areas: np.full(areas.shape, 1e-9)
+    known, deviations = np.transpose(logs)
+    return lambda areas: np.exp(np.interp(np.log(areas), known, deviations))

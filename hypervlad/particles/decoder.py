@@ -25,14 +25,14 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Backbone, Preprocessing, Runtime
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import (
+from hypervlad.objects.splitting import Cut, FloatMap, by_depth, label_parts, numbers_of, values_of
+from hypervlad.objects.windows import (
     EIGHT,
     BoolMap,
-    FloatMap,
     LabelMap,
+    SideBySide,
     Window,
-    by_depth,
-    label_parts,
+    side_by_side,
 )
 
 BACKGROUND, INSIDE, BORDER, IGNORED = 0, 1, 2, -1
@@ -477,25 +477,30 @@ def parts_of(
     """
     background, partition = fields[0], by_depth(partial(particle_depth, fields), separation)
 
-    def likely(window: Window, inside: BoolMap) -> LabelMap:
-        if at is not None and not (at[window] & inside).any():
-            return np.zeros(inside.shape, np.int32)
+    def likely(own: SideBySide, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
-        values = np.sort(background[window][inside])[:min_area]
-        is_likely = len(values) == min_area and values[-1] < edge
-        is_likely &= 1 - float(values.mean()) / 255 >= least
-        return partition(window, inside) if is_likely else np.zeros(inside.shape, np.int32)
+        of_pixel = np.broadcast_to(own.at, inside.shape)[inside] * 256
+        of_pixel += own.take(background)[inside]
+        counts = np.bincount(of_pixel, minlength=256 * len(own.numbers)).reshape(-1, 256)
+        counts = counts.cumsum(axis=1).clip(max=min_area)
+        is_likely = (counts[:, -1] == min_area) & (counts[:, edge - 1] == min_area)
+        sums = np.diff(counts, axis=1, prepend=0) @ np.arange(256)
+        is_likely &= 1 - sums / min_area / 255 >= least
+        if at is not None:
+            is_likely &= own.counts(own.take(at) & inside) > 0
+        return partition(own, inside & is_likely[own.at])
 
     return label_parts(background < BRIDGE, min_part, likely)
 
 
-def particle_depth(fields: NDArray[np.uint8], window: Window) -> FloatMap:
-    """Return how deep pixels of a window are in particles, 0 beyond and where gaps are sure."""
+def particle_depth(fields: NDArray[np.uint8], cut: Cut) -> FloatMap:
+    """Return how deep pixels of a part of fields are in particles, 0 where gaps are sure."""
     # Neither the depth nor the probability of not being a border finds all gaps alone.
-    depth: FloatMap = np.multiply(fields[1][window], fields[2][window], dtype=np.float32)
+    background, inside, deep = map(cut, fields)
+    depth: FloatMap = np.multiply(inside, deep, dtype=np.float32)
     np.sqrt(depth, out=depth)
     depth /= 255
-    depth[fields[0][window] >= BRIDGE] = 0
+    depth[background >= BRIDGE] = 0
     return depth
 
 
@@ -510,19 +515,20 @@ def likely_parts(
 
     They end where the probability of background is `edge`, in 255 steps.
     """
-    n = 0
-    for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        own = labels[window] == number
-        pieces, _ = ndimage.label(own & (background[window] < edge), EIGHT)
-        areas = np.bincount(pieces.ravel(), minlength=2)[1:]
-        labels[window][own] = 0
-        if np.count_nonzero(areas >= min_area) < 2:  # otherwise with what joins them
-            own = pieces == 1 + areas.argmax()
-        is_kept = np.count_nonzero(own) >= min_area
-        if is_kept and 1 - float(background[window][own].mean()) / 255 >= least:
-            n += 1
-            labels[window][own] = n
-    return labels
+    is_likely = np.zeros(int(labels.max(initial=0)) + 1, bool)
+    for own in side_by_side(labels, 1):
+        inside, values = own.own(labels), own.take(background)
+        pieces = ndimage.label(inside & (values < edge), EIGHT)[0]
+        regions, areas = own.parts(pieces)
+        n_large = np.bincount(regions[areas >= min_area], minlength=len(own.numbers))
+        largest = own.largest(regions, areas)
+        # Several large ones stay with what joins them.
+        is_kept = inside & ((pieces == largest[own.at]) & (pieces > 0) | (n_large > 1)[own.at])
+        own.put(labels, inside & ~is_kept, 0)
+        n_kept = own.counts(is_kept)
+        certainty = 1 - own.sums(values, is_kept) / n_kept.clip(1) / 255
+        is_likely[own.numbers] = (n_kept >= min_area) & (certainty >= least)
+    return values_of(labels, numbers_of(is_likely), labels)
 
 
 def release_memory() -> None:

@@ -14,7 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.detection import FindingRange
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import BoolMap, LabelMap, borders_of
+from hypervlad.objects.splitting import borders_of
+from hypervlad.objects.windows import BoolMap, LabelMap
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,8 @@ from skimage.transform import resize
 
 from hypervlad.images.resampling import areas_of, by_rows, halved, nearest, smoothed
 from hypervlad.images.sample import Sample
-from hypervlad.objects.splitting import BoolMap, LabelMap, renumbered
+from hypervlad.objects.splitting import renumbered
+from hypervlad.objects.windows import BoolMap, LabelMap
 from hypervlad.particles.contrast import edges_of, stands_out
 from hypervlad.particles.decoder import brightness_of
 

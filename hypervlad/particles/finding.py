@@ -17,7 +17,7 @@ from hypervlad.images.resampling import nearest
 from hypervlad.images.sample import Annotations, Sample, drop_hidden, one_or_many, read_sample
 from hypervlad.objects.detection import MIN_AREA, FindingRange
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import LabelMap
+from hypervlad.objects.windows import LabelMap
 from hypervlad.particles.contrast import pixel_noise
 from hypervlad.particles.decoder import brightness_of
 from hypervlad.particles.doubt import either_polarity, finding_range, main_doubt

@@ -16,7 +16,7 @@ from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images.resampling import halved
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outline, cropped
-from hypervlad.objects.splitting import Window
+from hypervlad.objects.windows import Window
 from hypervlad.particles.decoder import brightness_of, parts_of
 from hypervlad.particles.scales import finder_network
 

@@ -15,13 +15,8 @@ from scipy.special import expit
 from hypervlad.common.dense import DenseLayers
 from hypervlad.common.progress import one_blas_thread
 from hypervlad.images.resampling import areas_of
-from hypervlad.objects.splitting import (
-    NEIGHBOURS,
-    LabelMap,
-    numbers_of,
-    smoothed_depth,
-    values_of,
-)
+from hypervlad.objects.splitting import NEIGHBOURS, numbers_of, smoothed_depth, values_of
+from hypervlad.objects.windows import LabelMap
 from hypervlad.particles.decoder import particle_depth
 from hypervlad.particles.doubt import Doubt
 from hypervlad.particles.training_fields import at_own_scale

@@ -11,7 +11,8 @@ from scipy import ndimage
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.found_counts import SHELLS_OUTLINED
 from hypervlad.objects.measures import solidities
-from hypervlad.objects.splitting import EIGHT, LabelMap, grown_window, renumbered
+from hypervlad.objects.splitting import renumbered
+from hypervlad.objects.windows import EIGHT, LabelMap, grown_window
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.objects.measures import solidity
-from hypervlad.objects.splitting import LabelMap, borders_of, grown_window, joint_window
+from hypervlad.objects.splitting import borders_of
+from hypervlad.objects.windows import LabelMap, grown_window, joint_window
 
 _BETWEEN = 0.7  # of the outline of an overlap, that two particles have
 _RING = 3  # pixels around the three regions, in which the background is

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.images.resampling import areas_of
-from hypervlad.objects.splitting import LabelMap
+from hypervlad.objects.windows import LabelMap
 
 Polarity: TypeAlias = Literal["bright", "dark"]
 

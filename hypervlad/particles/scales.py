@@ -17,9 +17,7 @@ from hypervlad.features.registry import get_backbone
 from hypervlad.images.resampling import areas_of, middle, nearest
 from hypervlad.objects.measures import shape_measures, solidities
 from hypervlad.objects.splitting import (
-    EIGHT,
-    BoolMap,
-    LabelMap,
+    distance_within,
     elongations,
     join_without_necks,
     numbers_of,
@@ -27,6 +25,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
+from hypervlad.objects.windows import EIGHT, BoolMap, LabelMap, side_by_side
 from hypervlad.particles.contrast import Edges, edges_of, pixel_noise, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
@@ -55,6 +54,7 @@ _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
 _ROWS, _PART = 512, 1024  # that are compared at once, or tell the noise
+_BESIDE_NECKS = 2  # pixels around each particle: half of those to which smoothing reaches
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
@@ -158,8 +158,9 @@ class Scales:
         if np.mean(labels > 0) > _LITTLE:
             return self
         edges = edges_of(self.grey, labels, 1 if polarity == "bright" else -1)
-        steps = [max(step for step, _ in own) for own in edges.contrasts.values()]
-        contrast = float(np.median(steps)) if steps else 0.0
+        steps = edges.contrasts.max(axis=1)
+        steps = steps[~np.isnan(steps)]
+        contrast = float(np.median(steps)) if len(steps) else 0.0
         is_in_range = contrast <= self._brightness[1][1]
         return self if is_in_range else Scales(self.grey, self.min_area, self._joiner, contrast)
 
@@ -177,7 +178,7 @@ class Scales:
             parts = _cut_at_lines(grey, labels, edges.steps, sign, self.min_area)
             if parts is not labels:
                 labels, edges = parts, edges_of(grey, parts, sign)
-        steps, at_edge, contrasts, _ = edges
+        steps, at_edge = edges.steps, edges.at_edge
         areas = areas_of(labels, len(steps))[1:]
         is_large = (steps > 0) & (areas >= self._least_area(whole))
         is_kept = is_large & (at_edge <= _MAX_AT_EDGE)
@@ -189,10 +190,8 @@ class Scales:
         in_corner &= areas <= areas[is_kept].max(initial=0)
         clarity = np.zeros(len(steps))
         if is_kept.any():
-            texture = texture_of(grey, labels, sign)
-            for number in np.flatnonzero(is_kept | in_corner).tolist():
-                own = contrasts[number]
-                clarity[number] = max(contrast / texture(area) for contrast, area in own)
+            some, texture = is_kept | in_corner, texture_of(grey, labels, sign)
+            clarity[some] = (edges.contrasts[some] / texture(edges.areas[some])).max(axis=1)
         is_clear = is_kept & (clarity >= _MIN_CLARITY)
         if np.count_nonzero(is_clear) <= FEW:
             is_clear = self._clear_of_few(polarity, whole, labels, edges, clarity, is_clear)
@@ -236,12 +235,12 @@ class Scales:
         least, shown = _RANGE_OF_FEW * self._brightness[whole][1], edges.steps * (1 - edges.at_edge)
         for number in np.flatnonzero(is_clear).tolist():
             inside = labels[places[number]] == number + 1
-            is_line = elongations(inside, inside.astype(np.int32))[0] > _LINE
+            is_line = elongations(distance_within(inside), inside.astype(np.int32))[0] > _LINE
             if edges.at_edge[number] and is_line:
                 is_clear[number] = False
             # Spheres in transmission show more in their middles than at their edges.
             elif shown[number] < least and is_sphere(grey, labels, sign, number + 1):
-                shown[number] = edges.contrasts[number][-1][0]
+                shown[number] = edges.contrasts[number, 1]
         unsure = (self._unsure(polarity, labels) - _UNSURE) * np.sqrt(areas)
         typical = (_median(own[is_clear], areas[is_clear]) for own in (clarity, shown, -unsure))
         limits = _CLARITY_OF_FEW, least, -_UNSURE_EDGE
@@ -413,20 +412,37 @@ def _add(labels: LabelMap, more: LabelMap) -> None:
 
 def _split_at_necks(labels: LabelMap) -> None:
     """Separate, in place, what is apart, and particles of which the outline shows the overlap."""
-    n = int(labels.max(initial=0))
-    for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        pieces, n_pieces = ndimage.label(labels[window] == number, EIGHT)
-        labels[window][pieces > 1] = n + pieces[pieces > 1] - 1
-        n += n_pieces - 1
-        inside = pieces == 1
-        parts = separate_at_necks(inside, _NECK)
-        areas = np.bincount(parts[inside])[1:]
-        if len(areas) < 2 or areas.min() < _MIN_PART * areas.sum():
-            continue
-        if (elongations(inside, parts) <= _MAX_LONG).all():
-            others = parts > 1
-            labels[window][others] = n + parts[others] - 1
-            n += len(areas) - 1
+    before, new = int(labels.max(initial=0)), [np.zeros(0, np.int32)]  # the particles they are of
+    for some in side_by_side(labels, _BESIDE_NECKS):
+        pieces = ndimage.label(some.own(labels), EIGHT)[0]
+        of_piece, _ = some.parts(pieces)
+        inside = (pieces > 0) & ~_not_first(of_piece)[pieces]
+        distance = distance_within(inside)
+        parts = separate_at_necks(inside, _NECK, distance)
+        of_part, areas = some.parts(parts)
+        least, longest = np.full(len(some.numbers), np.inf), np.zeros(len(some.numbers))
+        np.minimum.at(least, of_part, areas)
+        np.maximum.at(longest, of_part, elongations(distance, parts))
+        is_cut = (least >= _MIN_PART * some.counts(inside)) & (longest <= _MAX_LONG)
+        for own, of, is_new in (
+            (pieces, of_piece, _not_first(of_piece)),
+            (parts, of_part, _not_first(of_part) & np.append(False, is_cut[of_part])),
+        ):
+            new_numbers = numbers_of(is_new)
+            new_numbers[is_new] += before + sum(map(len, new))
+            some.put(labels, is_new[own], new_numbers[own])
+            new.append(some.numbers[of[is_new[1:]]])
+    order = np.argsort(np.concatenate(new), kind="stable")  # not by the heights of windows
+    numbers = np.arange(before + 1 + len(order))
+    numbers[before + 1 + order] = numbers[before + 1 :].copy()
+    values_of(labels, numbers, labels)
+
+
+def _not_first(regions: NDArray[np.intp]) -> BoolMap:
+    """Return whether labels from 0, of which each from 1 is part of a region, are not its first."""
+    is_later = np.ones(len(regions) + 1, bool)
+    is_later[np.append(0, np.unique(regions, return_index=True)[1] + 1)] = False
+    return is_later
 
 
 def _cut_at_lines(

@@ -44,7 +44,8 @@ from hypervlad.images.sample import (
 )
 from hypervlad.objects.detection import MIN_AREA, Detection
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import LabelMap, join_without_necks, renumbered
+from hypervlad.objects.splitting import join_without_necks, renumbered
+from hypervlad.objects.windows import LabelMap
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
     Crops,

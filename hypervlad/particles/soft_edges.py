@@ -18,7 +18,7 @@ from scipy.special import i0e
 
 from hypervlad.common.progress import joined_notes
 from hypervlad.images.resampling import areas_of
-from hypervlad.objects.splitting import BoolMap, LabelMap, grown_window
+from hypervlad.objects.windows import BoolMap, LabelMap, grown_window
 from hypervlad.particles.contrast import pixel_noise
 
 FloatArray = NDArray[np.float64]

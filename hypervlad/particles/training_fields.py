@@ -26,7 +26,7 @@ from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.measures import shape_measures
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.splitting import largest_piece
+from hypervlad.objects.windows import EIGHT, side_by_side
 from hypervlad.particles.decoder import Targets, brightness_of
 from hypervlad.particles.fainter import faint_spots
 
@@ -207,10 +207,10 @@ def at_own_scale(labels: NDArray[np.int32], size: tuple[int, ...]) -> NDArray[np
         own = expanded[np.ix_(*((each + 0.5).astype(np.intp) for each in (rows, columns)))]
         smooth = _between(_between(inside[first:last], rows).T, columns).T
         found[top : top + _ROWS] = own * (smooth >= 0.5)
-    for number, window in enumerate(ndimage.find_objects(found), start=1):
-        if window is not None:  # where a particle is thin, it may fall into pieces
-            own = found[window] == number
-            found[window][own & ~largest_piece(own)] = 0
+    for some in side_by_side(found, 1):  # where a particle is thin, it may fall into pieces
+        own = some.own(found)
+        pieces = ndimage.label(own, EIGHT)[0]
+        some.put(found, own & (pieces != some.largest(*some.parts(pieces))[some.at]), 0)
     return found
 
 
