@@ -80,9 +80,12 @@ class FaintSpots:
 
 
 def evened(sample: Sample, labels: LabelMap) -> NDArray[np.float32] | None:
-    """Return an image without light as uneven as particles are wide; None if it differs little."""
+    """Return an image without light as uneven as particles are wide; None if it differs little.
+
+    The labels have the image's size, or half of it.
+    """
     half, _, free = _beside(sample, labels)
-    areas = areas_of(labels, int(labels.max()))[1:]
+    areas = areas_of(labels, int(labels.max()))[1:] * (sample.grey.size / labels.size)
     width = max(_LEAST_WIDTH, float(np.sqrt(np.median(areas[areas > 0])))) / 2
     values, weights = np.where(free, half, 0), free.astype(np.float32)
     if not free.any():
@@ -172,8 +175,8 @@ def bare_regions(sample: Sample, labels: LabelMap, polarity: str) -> tuple[float
 
 def _beside(sample: Sample, labels: LabelMap) -> tuple[NDArray[np.float32], BoolMap, BoolMap]:
     """Return the image at half the size, and what is outlined and what lies beside that there."""
-    half, at = halved(sample.grey), np.s_[: len(labels) // 2 * 2 : 2, : len(labels.T) // 2 * 2 : 2]
-    is_own, is_hidden = labels[at] > 0, ~sample.mask[at]
+    half = halved(sample.grey)
+    is_own, is_hidden = nearest(labels, half.shape) > 0, ~nearest(sample.mask, half.shape)
     return half, is_own, ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
 
 

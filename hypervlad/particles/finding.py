@@ -25,7 +25,7 @@ from hypervlad.particles.fainter import STILL_FOUND, bare_regions, evened, faint
 from hypervlad.particles.layers import NO_LAYER, Layer, layer_alone
 from hypervlad.particles.overlaps import silhouettes
 from hypervlad.particles.polarity import OPPOSITE, SURE, Polarity, PolarityFound
-from hypervlad.particles.scales import FEW, Scales, Search
+from hypervlad.particles.scales import FEW, HALF, Scales, Search
 from hypervlad.particles.soft_edges import to_soft_edges
 
 # Regions too small for particles that are mentioned, for each particle.
@@ -113,8 +113,8 @@ def find_particles(
     and uneven light. Very large ones are looked at on a smaller scale. What overlaps is separated
     where outlines show it. Spheres in transmission, whose contrast fades towards the edge, are
     outlined where their thickness falls to zero. Where two particles overlap in transmission and
-    the overlap has the contrast of both, it is part of one of them. Where uneven light takes more
-    than an eighth of the range of grey values, the image is searched again without it. Left out are
+    the overlap has the contrast of both, it is part of one of them. Uneven light that takes more
+    than an eighth of the range of grey values is taken away first. Left out are
     regions of less than a fifth of the others' contrast, as dirt, but six or more that are alike,
     and those whose contrast the texture of the background has by chance: if it has that of most,
     all are but six or more that are much clearer, unless two fifths of the image look like
@@ -168,12 +168,17 @@ def find_particles(
     check_value("min_area", min_area, [Integer()])
     sample = read_sample(image, annotations=annotations, read_options=read_options)
     scales = Scales(sample.grey, min_area)
-    search = scales.searched(polarity)
+    half = scales.of_half_the_size(polarity)
+    if is_even := half.is_settled:
+        labels = half.every[half.known].labels
+        sample, scales, _ = _in_even_light(sample, scales, labels, half.known, HALF)
+    search = scales.searched(half)
+    is_given = polarity != "auto"
     if small := scales.with_small(search, sample.mask):
         twice = sample.at_twice_the_size()
         closer = Scales(twice.grey, min_area)
         again = closer.searched_after(small, search)
-        found = _described(twice, closer, again, layer, is_given=polarity != "auto")
+        found = _described(twice, closer, again, layer, is_given=is_given, is_even=is_even)
         if len(found) > len(search.every[small].areas):
             own = Outlines.of_labels(nearest(found.label_image(), sample.grey.shape))
             return replace(
@@ -184,17 +189,18 @@ def find_particles(
                 annotations=sample.annotations,
                 note=joined_notes([_ENLARGED.format(min_area), found.note]),
             )
-    return _described(sample, scales, search, layer, is_given=polarity != "auto")
+    return _described(sample, scales, search, layer, is_given=is_given, is_even=is_even)
 
 
 def _described(
-    sample: Sample, scales: Scales, search: Search, layer: Layer, *, is_given: bool
+    sample: Sample, scales: Scales, search: Search, layer: Layer, *, is_given: bool, is_even: bool
 ) -> FoundParticles:
     """Return the outlines of what was found, and how sure they are."""
     known, confidence, every = search
     labels, note, doubts, n_unclear = every[known].labels, "", dict[str, float](), 0
     if labels.any():
-        sample, scales, labels = _in_even_light(sample, scales, labels, known)
+        if not is_even:
+            sample, scales, labels = _in_even_light(sample, scales, labels, known)
         scales, labels = _again(scales.in_own_contrast(known, labels), scales, labels, known)
         scales, labels, note = _of_layer(scales, labels, known, layer)
         if not note:
@@ -252,22 +258,22 @@ def _described(
 
 
 def _in_even_light(
-    sample: Sample, scales: Scales, labels: LabelMap, known: Polarity
+    sample: Sample, scales: Scales, labels: LabelMap, known: Polarity, scale: float = 1.0
 ) -> tuple[Sample, Scales, LabelMap]:
     """Return the same without uneven light, if that takes much of the range of grey values."""
     if (even := evened(sample, labels)) is not None:
-        again, own = _again(Scales(even, scales.min_area), scales, labels, known)
+        again, own = _again(Scales(even, scales.min_area), scales, labels, known, scale)
         if again is not scales:
             return sample._replace(grey=even), again, own
     return sample, scales, labels
 
 
 def _again(
-    again: Scales, scales: Scales, labels: LabelMap, known: Polarity
+    again: Scales, scales: Scales, labels: LabelMap, known: Polarity, scale: float = 1.0
 ) -> tuple[Scales, LabelMap]:
     """Return what other scales show, if it is hardly less; else what was found before."""
     if again is not scales:
-        own = again.found(known).labels
+        own = again.found(known, scale).labels
         if own.max() >= STILL_FOUND * labels.max():
             return again, own
     return scales, labels

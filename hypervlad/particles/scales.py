@@ -80,7 +80,7 @@ _MANY_SMALL, _SHARE_OF_SMALL, _SMALL, _LARGE = 20, 0.2, 20, 80
 _MIN_STEP = 0.2  # of the step of most of the particles' area: dirt is fainter
 _MIN_RANGE = 0.08  # of the range of grey values: light and clouds have no such steps
 _LITTLE = 0.05  # of the image, that particles cover: the range of grey values may not contain them
-_HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
+HALF, _SETTLED = 0.5, 0.7  # scale on which the polarity is settled, if it is so sure there
 _STANDS_OUT = 6.0  # times the median deviation of the background: four standard deviations
 # Contrast in standard deviations of as large parts of the background: the least of a particle, and
 # of most of the particles' area. What the finder takes for particles in textures has 6 and less.
@@ -104,6 +104,11 @@ class Search(NamedTuple):
     known: Polarity
     confidence: float
     every: dict[Polarity, PolarityFound]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there are particles, and their polarity is as sure as it need be."""
+        return self.confidence >= _SETTLED and len(self.every[self.known].areas) > 0
 
 
 class Scales:
@@ -268,25 +273,25 @@ class Scales:
         facts = doubt.facts(labels, self.min_area, likely, seen)
         return facts | {"lumps": float(are_lumps(facts, self._lumps[polarity]))}
 
-    def searched(self, polarity: Literal["auto", "bright", "dark"]) -> Search:
-        """Look for particles of both polarities; where half the size is sure enough, of one."""
-        if polarity != "auto":
-            return Search(polarity, 1.0, {polarity: self.found(polarity)})
-        known, confidence = self._of_half_the_size()
-        if confidence >= _SETTLED:  # what is not needed any more takes 176 MB of the largest images
+    def searched(self, half: Search) -> Search:
+        """Look for particles of all polarities of `half`; where that is sure enough, of one."""
+        known, confidence, halves = half
+        if half.is_settled:  # what is not needed any more takes 176 MB of the largest images
             self._seen = {key: each for key, each in self._seen.items() if key[0] == known}
             self._background = {k: each for k, each in self._background.items() if k[0] == known}
             self._images.clear()
         every = {known: self.found(known)}
-        if confidence < _SETTLED or not len(every[known].weights):
+        if len(halves) > 1 and not (half.is_settled and len(every[known].areas)):
             every[OPPOSITE[known]] = self.found(OPPOSITE[known])
             known, confidence = chosen_polarity(every, self.grey)
         return Search(known, confidence, every)
 
-    def _of_half_the_size(self) -> tuple[Polarity, float]:
-        """Return the polarity that half the size shows, and how sure it is."""
-        halves = {name: self.found(name, _HALF) for name in OPPOSITE}
-        half = self._image(_HALF)
+    def of_half_the_size(self, polarity: Literal["auto", "bright", "dark"]) -> Search:
+        """Look for particles of a polarity, or of both, at half the size."""
+        if polarity != "auto":
+            return Search(polarity, 1.0, {polarity: self.found(polarity, HALF)})
+        halves = {name: self.found(name, HALF) for name in OPPOSITE}
+        half = self._image(HALF)
         known, confidence = chosen_polarity(halves, half)
         # What stands out on the other side may be particles too small to be found at half the size.
         grey = half[~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
@@ -295,7 +300,7 @@ class Scales:
             other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
             own = halves[known].weights.sum()
             confidence = min(confidence, float(2 * own / (own + other) - 1))
-        return known, confidence
+        return Search(known, confidence, halves)
 
     def with_small(self, search: Search, mask: BoolMap) -> Polarity | None:
         """Return the polarity of particles of which many are too small to be found, if any is."""
