@@ -132,11 +132,11 @@ class Finding(Exchange):
     def _note_of_replaced(self, image: int) -> str:
         """Return what a person should know if the file is another one than was searched."""
         table = self.found.field_table.set_index("micrograph")
-        digest = table["image_digest"][os.fsdecode(self._row(image)["name"])]
+        before = table["image_digest"][os.fsdecode(self._row(image)["name"])]
         with contextlib.suppress(ImageReadError):  # the page reports it in place of the image
             path = self.image_of(image)
-            now = _digest_of(path, file_stamp(path), self.read_options())
-            return _REPLACED if isinstance(digest, str) and digest != now else ""
+            now = _identity_of(path, file_stamp(path), self.read_options())
+            return "" if not isinstance(before, str) or now.endswith(before) else _REPLACED
         return ""
 
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:
@@ -489,8 +489,8 @@ class Finding(Exchange):
 
 
 @functools.lru_cache(4096)
-def _digest_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
-    return read_opened(path, options).digest
+def _identity_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
+    return read_opened(path, options).identity
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:

@@ -387,6 +387,7 @@ class PatchDefectScorer(ImageEstimator):
             pixels=resized(levels, prepared.shape),
             in_training=known,
             annotations=prepared.annotations,
+            identity=prepared.info.identity,
         )
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 

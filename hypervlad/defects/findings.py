@@ -189,6 +189,8 @@ class Finding:
         Whether the scorer was trained on an image with the same pixels.
     annotations : sequence of Annotation
         What was left out of the image.
+    identity : str
+        Of the image's pixels, by which copies are told; "" if it is not known.
     """
 
     map: NDArray[np.float32]
@@ -197,6 +199,7 @@ class Finding:
     regions: list[Region]
     in_training: bool = False
     annotations: Sequence[Annotation] = ()
+    identity: str = ""
 
     @classmethod
     def of(
@@ -210,6 +213,7 @@ class Finding:
         pixels: NDArray[np.floating] | None = None,
         in_training: bool = False,
         annotations: Sequence[Annotation] = (),
+        identity: str = "",
     ) -> Finding:
         """Find the regions of a score map: none if the image's score is too low.
 
@@ -228,6 +232,7 @@ class Finding:
         in_training : bool, default=False
         annotations : sequence of Annotation, optional
             Where the map shows nothing.
+        identity : str, default=""
 
         Examples
         --------
@@ -240,7 +245,7 @@ class Finding:
         (1, 2, 6, 7.0)
         """
         own = float(scores.max()) if score is None else score
-        found = cls(scores, threshold, own, [], in_training, annotations)
+        found = cls(scores, threshold, own, [], in_training, annotations, identity)
         if found.is_defective:
             own_rule = RegionRule(threshold, None) if rule is None else rule
             regions = list(own_rule.regions(scores, scores if cells is None else cells))

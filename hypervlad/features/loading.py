@@ -26,7 +26,7 @@ from hypervlad.images import (
 )
 from hypervlad.images.annotations import Annotation, annotation_mask, fill_annotations
 from hypervlad.images.faults import MAX_SIDE, Faults, faults_of_input
-from hypervlad.images.pixels import is_blank
+from hypervlad.images.pixels import identity_of, is_blank
 from hypervlad.images.reading import (
     N_READERS,
     READING_VERSION,
@@ -77,6 +77,11 @@ class ImageInfo:
     dtype: str = ""
     outline: tuple[float, ...] | None = None
     faults: Faults | None = None
+
+    @property
+    def identity(self) -> str:
+        """By what copies are told: see :class:`hypervlad.Micrograph`."""
+        return identity_of(self.digest, blank=self.is_blank)
 
 
 @dataclass(frozen=True, eq=False)

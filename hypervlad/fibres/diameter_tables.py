@@ -46,7 +46,7 @@ _REFUSED = "refused_"
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
-    *("polarity", "blur_px", "enlarged", "reason", "note", *_ANNOTATIONS),
+    *("polarity", "blur_px", "enlarged", "reason", "note", "image_digest", *_ANNOTATIONS),
 }
 
 
@@ -135,6 +135,7 @@ def write_diameters(
     is_table = leave_out is not None and os.fspath(leave_out) != "none"
     refused_places: dict[str, Any] = read_left_out(leave_out) if leave_out and is_table else {}
     measured, marked = list[MeasuredImage](), list[Row]()
+    marked_in, replaced = dict[str, str](), list[str]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
     def files_of(name: str) -> Iterator[Path]:
@@ -148,11 +149,11 @@ def write_diameters(
 
     def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
         image, name, group, sample = given
-        digest, size = read_identity(image, options, image_name(image))
-        settings = f"{method}, {polarity}, {_options_of(image, options)}, {digest[:16]}, {size} nm"
+        identity, size = read_identity(image, options, image_name(image))
+        settings = f"{method}, {polarity}, {_options_of(image, options)}, {size} nm"
         before = results.earlier(name) if resume else None
         of_annotations: Sequence[Any]
-        if before is not None and _is_kept(*before, settings):
+        if before is not None and _is_kept(*before, settings, identity):
             found = _stored(*before)
             of_annotations = [before[0][column] for column in _ANNOTATIONS]
             note_doubt(name, before[0]["note"])
@@ -160,9 +161,13 @@ def write_diameters(
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
             )
+            found = replace(found, identity=identity)
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
+        if not identity.endswith(marked_in.get(name, "")):
+            replaced.append(name)
+            points = None
         is_out = marked_places(found.positions, points, name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
@@ -173,13 +178,16 @@ def write_diameters(
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         if resume and (leave_out is None or is_table):
-            rows = list(read_rows(folder / PLACES_TABLE))
+            rows, of_before = list(read_rows(folder / PLACES_TABLE)), folder / IMAGES_TABLE
             names_of_rows = {place["path"] for place in rows}
             of_gone = read_rows(folder / GONE_TABLE)
             rows += (place for place in of_gone if place["path"] not in names_of_rows)
             given = {*names, *refused_places} if is_table else set[str]()
-            marked += (p for p in rows if _is_left_out(p) and p["path"] not in given)
+            seen = {row["path"]: row.get("image_digest", "") for row in read_rows(of_before)}
+            own = (p for p in rows if _is_left_out(p) and p["path"] not in given)
+            marked += ({"image_digest": seen.get(p["path"], ""), **p} for p in own)
         for p in marked:
+            marked_in[p["path"]] = p["image_digest"]
             point = float(p["y_px"]), float(p["x_px"])
             refused_places.setdefault(p["path"], []).append(point)
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
@@ -202,6 +210,11 @@ def write_diameters(
                 f"{leave_out or folder / GONE_TABLE}: {counted(len(refused_places), 'image')} "
                 f"{verb(len(refused_places), 'is', 'are')} not among those measured{once}: "
                 f"{name_some(list(refused_places))}"
+            )
+        if replaced:
+            warn_user(
+                f"{name_some(replaced)}: replaced since places were left out there, which are not "
+                "left out again; look for such places on the page"
             )
         compared = _compared(measured, has_samples=samples is not None)
         _write_groups(folder, compared)
@@ -269,6 +282,7 @@ def _image_row(image: MeasuredImage) -> dict[str, Any]:
         "enlarged": found.enlarged,
         "pixel_size_nm": size,
         "reason": found.reason,
+        "image_digest": found.identity,
         **{_REFUSED + name.replace(" ", "_"): n for name, n in found.refused.items()},
     }
 
@@ -291,8 +305,10 @@ def _place_rows(image: MeasuredImage) -> Iterator[Row]:
         yield dict(zip(_PLACE_COLUMNS, cells, strict=True))
 
 
-def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
+def _is_kept(row: Row, places: Sequence[Row], settings: str, identity: str) -> bool:
     if not row.keys() >= _KEPT_COLUMNS or row["settings"] != settings:
+        return False
+    if row["image_digest"] != identity:
         return False
     # If all places were left out, the table has no interval that could be taken back.
     return not places or (row["places"] != "0" and places[0].keys() >= {*_PLACE_COLUMNS})
@@ -336,6 +352,7 @@ def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
         reason=None if len(places) else row["reason"],
         pixel_size=size,
         enlarged=float(row["enlarged"]),
+        identity=row["image_digest"],
     )
 
 

@@ -33,7 +33,7 @@ from hypervlad.images.reading import read_in_order, read_named
 class _ImageFacts:
     file: str
     label: str
-    digest: str
+    identity: str
     n_pages: int
     size: str
     is_small: bool
@@ -248,7 +248,7 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
     return _ImageFacts(
         file=name,
         label=label,
-        digest=micrograph.digest,
+        identity=micrograph.identity,
         n_pages=micrograph.metadata.get("n_pages", 1),
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         is_small=min(pixels.shape[:2]) < MIN_SIDE,
@@ -268,7 +268,7 @@ def _find_copies(
     """Return sets of exact and of near copies."""
     groups = [str(fact.group) for fact in facts]
     return find_copies(
-        [fact.digest for fact in facts],
+        [fact.identity for fact in facts],
         [fact.thumbnail for fact in facts],
         folders=np.unique(groups, return_inverse=True)[1] if across_only else range(len(facts)),
         verbose=verbose,

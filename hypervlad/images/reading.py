@@ -49,6 +49,8 @@ from hypervlad.images.ome_zarr import decode_ome_zarr
 from hypervlad.images.options import PixelSizes, ReadOptions, make_options
 from hypervlad.images.pixels import (
     as_pixels,
+    identity_of,
+    is_blank,
     pixel_digest,
     scale_pixels,
     scaling_rule,
@@ -101,6 +103,11 @@ class Micrograph:
     metadata: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
     mask: NDArray[np.bool_] | None = None
+
+    @property
+    def identity(self) -> str:
+        """The digest, by which copies are told; of an image of equal pixels, after "blank"."""
+        return identity_of(self.digest, blank=self.mask is None and is_blank(self.pixels))
 
     def __repr__(self) -> str:
         # Without the metadata, which are pages long and contain the operator's name.
@@ -218,13 +225,13 @@ def read_named(
 
 
 def read_identity(source: Any, options: ReadOptions, name: str) -> tuple[str, float | None]:
-    """Return the digest and the pixel size of an image, on which all that is measured depends.
+    """Return the identity and the pixel size of an image, on which all that is measured depends.
 
     A file beside the image may state the size, and a folder may be the image.
     """
     with unsaid():  # it was said when the image was measured
         read = read_named(source, options, name)
-    return read.digest, read.pixel_size
+    return read.identity, read.pixel_size
 
 
 def _set_pixel_size(
