@@ -387,8 +387,8 @@ class PatchDefectScorer(ImageEstimator):
             pixels=resized(levels, prepared.shape),
             in_training=known,
             annotations=prepared.annotations,
-            identity=prepared.info.identity,
         )
+        found = replace(found, identity=prepared.info.identity)
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 
     @available_if(

@@ -213,7 +213,6 @@ class Finding:
         pixels: NDArray[np.floating] | None = None,
         in_training: bool = False,
         annotations: Sequence[Annotation] = (),
-        identity: str = "",
     ) -> Finding:
         """Find the regions of a score map: none if the image's score is too low.
 
@@ -232,7 +231,6 @@ class Finding:
         in_training : bool, default=False
         annotations : sequence of Annotation, optional
             Where the map shows nothing.
-        identity : str, default=""
 
         Examples
         --------
@@ -245,7 +243,7 @@ class Finding:
         (1, 2, 6, 7.0)
         """
         own = float(scores.max()) if score is None else score
-        found = cls(scores, threshold, own, [], in_training, annotations, identity)
+        found = cls(scores, threshold, own, [], in_training, annotations)
         if found.is_defective:
             own_rule = RegionRule(threshold, None) if rule is None else rule
             regions = list(own_rule.regions(scores, scores if cells is None else cells))

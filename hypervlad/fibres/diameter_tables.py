@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,8 +135,8 @@ def write_diameters(
     options, folder = check_read_options(read_options), Path(out_dir)
     is_table = leave_out is not None and os.fspath(leave_out) != "none"
     refused_places: dict[str, Any] = read_left_out(leave_out) if leave_out and is_table else {}
-    measured, marked = list[MeasuredImage](), list[Row]()
-    marked_in, replaced = dict[str, str](), list[str]()
+    measured, replaced = list[MeasuredImage](), list[str]()
+    marks = defaultdict[str, list[Row]](list)  # places that were left out before
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
     def files_of(name: str) -> Iterator[Path]:
@@ -165,7 +166,7 @@ def write_diameters(
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
-        if not identity.endswith(marked_in.get(name, "")):
+        if any(not identity.endswith(each["image_digest"]) for each in marks[name]):
             replaced.append(name)
             points = None
         is_out = marked_places(found.positions, points, name)
@@ -178,18 +179,15 @@ def write_diameters(
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         if resume and (leave_out is None or is_table):
-            rows, of_before = list(read_rows(folder / PLACES_TABLE)), folder / IMAGES_TABLE
-            names_of_rows = {place["path"] for place in rows}
-            of_gone = read_rows(folder / GONE_TABLE)
-            rows += (place for place in of_gone if place["path"] not in names_of_rows)
+            before = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
+            of_gone = (p for p in read_rows(folder / GONE_TABLE) if p["path"] not in before)
             given = {*names, *refused_places} if is_table else set[str]()
-            seen = {row["path"]: row.get("image_digest", "") for row in read_rows(of_before)}
-            own = (p for p in rows if _is_left_out(p) and p["path"] not in given)
-            marked += ({"image_digest": seen.get(p["path"], ""), **p} for p in own)
-        for p in marked:
-            marked_in[p["path"]] = p["image_digest"]
-            point = float(p["y_px"]), float(p["x_px"])
-            refused_places.setdefault(p["path"], []).append(point)
+            for p in (*read_rows(folder / PLACES_TABLE), *of_gone):
+                if _is_left_out(p) and p["path"] not in given:
+                    known = before.get(p["path"], p).get("image_digest", "")
+                    marks[p["path"]].append({**p, "image_digest": known})
+        for name, own in marks.items():
+            refused_places[name] = [(float(p["y_px"]), float(p["x_px"])) for p in own]
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
             note_found(name, replace(each.kept, note=""))
             files = list(files_of(name)) if regions else []
@@ -201,7 +199,7 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, results.left_out
-        gone = [place for place in marked if place["path"] in refused_places]
+        gone = [place for name in refused_places for place in marks[name]]
         if gone or (folder / GONE_TABLE).exists():
             write_rows(folder / GONE_TABLE, _PLACE_COLUMNS, gone)
         if refused_places:
@@ -213,8 +211,8 @@ def write_diameters(
             )
         if replaced:
             warn_user(
-                f"{name_some(replaced)}: replaced since places were left out there, which are not "
-                "left out again; look for such places on the page"
+                f"{name_some(replaced)}: other pixels than when places were left out there, which "
+                "are not left out again"
             )
         compared = _compared(measured, has_samples=samples is not None)
         _write_groups(folder, compared)

@@ -213,11 +213,11 @@ def count_found(
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two images")
     # Of copies, one that a person corrected comes first.
-    images = field_table.rename(columns={"micrograph": "path"}).sort_values(
-        "corrected_in", key=lambda column: column.isna(), kind="stable"
+    digests = dict(zip(counting, field_table["image_digest"].fillna(""), strict=True))
+    grouped = GroupedImages.of(
+        {"path": each.micrograph, "group": each.group, "image_digest": digests[each.micrograph]}
+        for each in sorted(fields, key=lambda each: not each.by_person)
     )
-    images = images[["path", "group", "image_digest"]].astype(object).fillna("")
-    grouped = GroupedImages.of(images.to_dict("records"))
     notes += grouped.notes
     fields = [field for field in fields if field.micrograph not in grouped.copies]
     if any(field.group for field in fields):

@@ -91,16 +91,15 @@ class GroupedImages(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
-        rows = [{"group": "", **row} for row in rows]  # of a run that was given no groups
-        if any(row["group"] for row in rows):
-            rows = [{**row, "group": row["group"] or NO_GROUP} for row in rows]
+        rows = list(rows)
         paths, groups, identities = (
             [row.get(each) or "" for row in rows] for each in ("path", "group", "image_digest")
         )
+        groups = [each or NO_GROUP for each in groups]
         twice, in_group = are_copies(identities), are_copies(identities, groups)
         found, names = {"": [*compress(rows, ~twice)]}, sorted({*groups})
         for name in names if len(names) > 1 else ():
-            found[name] = [row for row in compress(rows, ~in_group) if row["group"] == name]
+            found[name] = [*compress(rows, ~in_group & [each == name for each in groups])]
         return cls(found, [*compress(paths, in_group)], [*compress(paths, twice & ~in_group)])
 
     @property
