@@ -135,7 +135,7 @@ class Finding(Exchange):
         before = table["image_digest"][os.fsdecode(self._row(image)["name"])]
         with contextlib.suppress(ImageReadError):  # the page reports it in place of the image
             path = self.image_of(image)
-            now = _identity_of(path, file_stamp(path), self.read_options())
+            now = _digest_of(path, file_stamp(path), self.read_options())
             return "" if not isinstance(before, str) or now.endswith(before) else _REPLACED
         return ""
 
@@ -489,8 +489,8 @@ class Finding(Exchange):
 
 
 @functools.lru_cache(4096)
-def _identity_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
-    return read_opened(path, options).identity
+def _digest_of(path: Path, stamp: tuple[int, int] | None, options: ReadOptions) -> str:
+    return read_opened(path, options).digest
 
 
 def choices_of(finder: dict[str, Any]) -> dict[str, Any]:

@@ -133,12 +133,12 @@ def fit_parts(
             encoded.report.warn()  # of images that could be read before, but not again
     rows, vectors, info = encoded.positions, encoded.vectors, encoded.info
     labels, points = data.labels[rows], project_vectors(vectors)
-    identities = [image.identity for image in info]
+    digests = [image.digest for image in info]
     names = relative_names([data.images[i] for i in rows])
     shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
     blank = [name for name, own in zip(shown, encoded.is_blank, strict=True) if own]
     warn_of_blank_training_images(blank, len(info))
-    warn_of_contradictions(identities, labels, shown, "training images")
+    warn_of_contradictions(digests, labels, shown, "training images")
     with _timed(seconds, "copies"):
         groups, n_joined = keep_copies_together(
             [data.images[i] for i in rows],
@@ -152,7 +152,7 @@ def fit_parts(
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
     if has_groups and has_fit_parameter(learner, "groups"):
         fit_params["groups"] = groups
-    by_digest = order_by_digest([image.digest for image in info], labels)
+    by_digest = order_by_digest(digests, labels)
     with _timed(seconds, "learner"):
         if is_boosted:
             fit_params["blocks"] = FeatureBlocks(vectors, list(encoder.feature_blocks.values()))
@@ -174,7 +174,7 @@ def fit_parts(
         labels,
         groups,
         data.positions[rows],
-        ImageDigests.of(identities),
+        ImageDigests.of(digests),
         points,
         empty,
         vectors.shape[1],

@@ -70,8 +70,8 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
     if found.judgement is not None:
         columns["kind"] = found.judgement.kind.tolist()
         columns["reason"] = found.judgement.reasons
-    identities = [info.identity for info in found.images.info]
-    return columns | {"note": found.notes, "image_digest": identities}
+    digests = [info.digest for info in found.images.info]
+    return columns | {"note": found.notes, "image_digest": digests}
 
 
 def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool) -> list[str]:

@@ -107,9 +107,9 @@ def report_on_model(
     found.warn()
     read = found.images.positions
     shown, labels = [names[i] for i in read], [str(y_true[i]) for i in read]
-    images_of_labels = [info.identity for info in found.images.info], labels
-    warn_of_contradictions(*images_of_labels, shown, "images")
-    is_copy = are_copies(*images_of_labels)
+    each_in_class = [info.digest for info in found.images.info], labels
+    warn_of_contradictions(*each_in_class, shown, "images")
+    is_copy = are_copies(*each_in_class)
     positions, known = read[~is_copy], found.in_training[~is_copy]
     everything = Evaluation(
         [y_true[i] for i in positions],

@@ -388,7 +388,7 @@ class PatchDefectScorer(ImageEstimator):
             in_training=known,
             annotations=prepared.annotations,
         )
-        found = replace(found, identity=prepared.info.identity)
+        found = replace(found, digest=prepared.info.digest)
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 
     @available_if(

@@ -320,8 +320,8 @@ class DefectEvaluation:
 
         Returns whether it was added: one with the same pixels and mask is no further evidence.
         """
-        own = found.identity, sha256(np.ascontiguousarray(mask).data).digest()
-        if may_have_copies(found.identity) and own in self._known:
+        own = found.digest, sha256(np.ascontiguousarray(mask).data).digest()
+        if may_have_copies(found.digest) and own in self._known:
             return False
         self._known.add(own)
         result = ImageResult(

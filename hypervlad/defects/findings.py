@@ -189,7 +189,7 @@ class Finding:
         Whether the scorer was trained on an image with the same pixels.
     annotations : sequence of Annotation
         What was left out of the image.
-    identity : str
+    digest : str
         Of the image's pixels, by which copies are told; "" if it is not known.
     """
 
@@ -199,7 +199,7 @@ class Finding:
     regions: list[Region]
     in_training: bool = False
     annotations: Sequence[Annotation] = ()
-    identity: str = ""
+    digest: str = ""
 
     @classmethod
     def of(

@@ -142,7 +142,7 @@ def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
     n_bar, (height, width) = int(micrograph.metadata.get("banner_rows", 0)), found.map.shape
     bar = [Annotation("information bar", (height, 0, height + n_bar, width))] * bool(n_bar)
     share = (n_bar + found.annotation_share * height) / (n_bar + height)
-    last = words_of_annotations([*found.annotations, *bar]) or None, share, found.identity
+    last = words_of_annotations([*found.annotations, *bar]) or None, share, found.digest
     called = "anomalous" if found.is_defective else "normal"
     y, x = found.highest
     levels = [found.score, float(found.map[y, x]), x, y, found.threshold]

@@ -468,7 +468,7 @@ class AlignmentResult:
         Direction at each pixel, with the pixel size if it is known.
     aligned : AlignedFraction
         The aligned windows and regions.
-    identity : str
+    digest : str
         Of the image's pixels, by which copies are told.
     """
 
@@ -477,7 +477,7 @@ class AlignmentResult:
     annotations: list[Annotation]
     orientation: LocalOrientation
     aligned: AlignedFraction
-    identity: str
+    digest: str
 
     @property
     def statistics(self) -> AxialStatistics | None:
@@ -589,6 +589,6 @@ class AlignmentRecipe:
         _, unit = parse_length(self.sigma)
         field = GradientField.of(sample, sigma, name, has_unit=unit != "")
         aligned = _fraction(field, sample.grey, self.method, window, self.tolerance, name)
-        grey, mask, _, left_out, identity = sample
+        grey, mask, _, left_out, digest = sample
         directions = orientation_of(field, sample)
-        return AlignmentResult(grey, mask, left_out, directions, aligned, identity)
+        return AlignmentResult(grey, mask, left_out, directions, aligned, digest)

@@ -178,8 +178,8 @@ def compare_groups(
     names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
     origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))
     rows = [each for each in zip(found, names, origins, strict=True) if len(each[0].diameters)]
-    identities, names = [each.identity for each, *_ in rows], [name for _, name, _ in rows]
-    in_group, of_group = are_copies(identities, names), dict[str, list[tuple[Any, Any]]]()
+    digests, names = [each.digest for each, *_ in rows], [name for _, name, _ in rows]
+    in_group, of_group = are_copies(digests, names), dict[str, list[tuple[Any, Any]]]()
     for each, name, origin in compress(rows, ~in_group):
         of_group.setdefault(name, []).append((each, origin))
     if n_copies := int(in_group.sum()):
@@ -187,7 +187,7 @@ def compare_groups(
             f"{counted(n_copies, 'image')} {verb(n_copies, 'is a copy', 'are copies')} of others "
             "in the same group, and not counted again"
         )
-    if n_between := int((are_copies(identities) & ~in_group).sum()):
+    if n_between := int((are_copies(digests) & ~in_group).sum()):
         warn_user(
             f"{counted(n_between, 'image')} {verb(n_between, 'is', 'are')} in several groups, as "
             "copies: ratios of these groups contain them; leave all but one out"

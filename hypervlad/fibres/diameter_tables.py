@@ -150,11 +150,11 @@ def write_diameters(
 
     def measure(given: Sequence[Any]) -> tuple[MeasuredImage, dict[str, Any]]:
         image, name, group, sample = given
-        identity, size = read_identity(image, options, image_name(image))
-        settings = f"{method}, {polarity}, {_options_of(image, options)}, {size} nm"
+        digest, size = read_identity(image, options, image_name(image))
+        settings = f"{method}, {polarity}, {_options_of(image, options)}, {digest[:16]}, {size} nm"
         before = results.earlier(name) if resume else None
         of_annotations: Sequence[Any]
-        if before is not None and _is_kept(*before, settings, identity):
+        if before is not None and _is_kept(*before, settings):
             found = _stored(*before)
             of_annotations = [before[0][column] for column in _ANNOTATIONS]
             note_doubt(name, before[0]["note"])
@@ -162,11 +162,11 @@ def write_diameters(
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
             )
-            found = replace(found, identity=identity)
+            found = replace(found, digest=digest)
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
-        if any(not identity.endswith(each["image_digest"]) for each in marks[name]):
+        if any(not digest.startswith(each["image_digest"]) for each in marks[name]):
             replaced.append(name)
             points = None
         is_out = marked_places(found.positions, points, name)
@@ -280,7 +280,7 @@ def _image_row(image: MeasuredImage) -> dict[str, Any]:
         "enlarged": found.enlarged,
         "pixel_size_nm": size,
         "reason": found.reason,
-        "image_digest": found.identity,
+        "image_digest": found.digest,
         **{_REFUSED + name.replace(" ", "_"): n for name, n in found.refused.items()},
     }
 
@@ -303,10 +303,8 @@ def _place_rows(image: MeasuredImage) -> Iterator[Row]:
         yield dict(zip(_PLACE_COLUMNS, cells, strict=True))
 
 
-def _is_kept(row: Row, places: Sequence[Row], settings: str, identity: str) -> bool:
+def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
     if not row.keys() >= _KEPT_COLUMNS or row["settings"] != settings:
-        return False
-    if row["image_digest"] != identity:
         return False
     # If all places were left out, the table has no interval that could be taken back.
     return not places or (row["places"] != "0" and places[0].keys() >= {*_PLACE_COLUMNS})
@@ -350,7 +348,7 @@ def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
         reason=None if len(places) else row["reason"],
         pixel_size=size,
         enlarged=float(row["enlarged"]),
-        identity=row["image_digest"],
+        digest=row["image_digest"],
     )
 
 

@@ -144,7 +144,7 @@ class FibreDiameters:
         What is doubtful or particular: few grey levels, shells around fibres, tubes, dark fibres
         that look flat, edges that are brighter on one side, widths that change along fibres,
         bundles, parallel fibres that touch.
-    identity : str
+    digest : str
         Of the image's pixels, by which copies are told; "" if it is not known.
     """
 
@@ -166,7 +166,7 @@ class FibreDiameters:
     pixel_size: float | None = None
     enlarged: float = 1.0
     note: str = ""
-    identity: str = ""
+    digest: str = ""
 
     @property
     def mean(self) -> float:
@@ -296,14 +296,13 @@ def fibre_diameters(
     sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size, mask=mask
     )
-    found = _measured(sample, polarity, image_name(image))
-    pixels, _, size, left_out, identity = sample
+    found = replace(_measured(sample, polarity, image_name(image)), digest=sample.digest)
+    pixels, _, size, left_out, _ = sample
     if found.reason and left_out:
         reason = f"{found.reason}, besides what looks like {words_of_annotations(left_out)}"
         found = replace(found, reason=reason)
     share = float(annotation_mask(left_out, pixels.shape).mean())
-    found = replace(found, annotations=left_out, annotation_share=share)
-    found = replace(found, pixel_size=size, identity=identity)
+    found = replace(found, annotations=left_out, annotation_share=share, pixel_size=size)
     if leave_out is None:
         return found
     return without_places(found, marked_places(found.positions, leave_out, image_name(image)))

@@ -25,7 +25,7 @@ from hypervlad.folders.problems import (
 )
 from hypervlad.folders.report import BadFile, CopySet, FolderReport
 from hypervlad.images import Micrograph, ReadOptions, SkippedImage
-from hypervlad.images.pixels import may_have_copies
+from hypervlad.images.pixels import BLANK
 from hypervlad.images.reading import read_in_order, read_named
 
 
@@ -33,7 +33,7 @@ from hypervlad.images.reading import read_in_order, read_named
 class _ImageFacts:
     file: str
     label: str
-    identity: str
+    digest: str
     n_pages: int
     size: str
     is_small: bool
@@ -109,7 +109,7 @@ def check_image_folder(
         bad_files=bad_files,
         exact_copies=exact,
         near_copies=near,
-        blank_files=[f.file for f in facts if not may_have_copies(f.identity)],
+        blank_files=[f.file for f in facts if f.digest.endswith(BLANK)],
         small_files=[f.file for f in facts if f.is_small],
         banner_files=[f.file for f in facts if f.bar_rows[1] and options.banner == "keep"],
         top_bar_files=[f.file for f in facts if f.bar_rows[0]],
@@ -247,7 +247,7 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
     return _ImageFacts(
         file=name,
         label=label,
-        identity=micrograph.identity,
+        digest=micrograph.digest,
         n_pages=micrograph.metadata.get("n_pages", 1),
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         is_small=min(pixels.shape[:2]) < MIN_SIDE,
@@ -266,7 +266,7 @@ def _find_copies(
     """Return sets of exact and of near copies."""
     groups = [str(fact.group) for fact in facts]
     return find_copies(
-        [fact.identity for fact in facts],
+        [fact.digest for fact in facts],
         [fact.thumbnail for fact in facts],
         folders=np.unique(groups, return_inverse=True)[1] if across_only else range(len(facts)),
         verbose=verbose,

@@ -42,7 +42,7 @@ class Copies(NamedTuple):
 
 
 def find_copies(
-    identities: Sequence[str],
+    digests: Sequence[str],
     thumbnails: Sequence[Thumbnail | None],
     *,
     folders: ArrayLike,
@@ -53,7 +53,7 @@ def find_copies(
     Images without a thumbnail have no near copies. ``folders``, (n,), is as in `find_near_copies`.
     """
     copies_of = defaultdict[int, list[int]](list)
-    for i, first in enumerate(originals_of(identities).tolist()):
+    for i, first in enumerate(originals_of(digests).tolist()):
         copies_of[first].append(i)
     exact = [Copies(members) for members in copies_of.values() if len(members) > 1]
     # One of each set of exact copies: a hundred copies would fill the list of neighbours.
@@ -144,12 +144,12 @@ def keep_copies_together(
     >>> groups.tolist(), n_joined
     ([0, 0, 1], 0)
     """
-    identities, thumbnails = _looks(images, options, exact_only, verbose)
-    groups = joined_groups(groups, originals_of(identities))
-    order = np.argsort(identities, kind="stable")
+    digests, thumbnails = _looks(images, options, exact_only, verbose)
+    groups = joined_groups(groups, originals_of(digests))
+    order = np.argsort(digests, kind="stable")
     place = np.argsort(order)
     _, near = find_copies(
-        [identities[i] for i in order],
+        [digests[i] for i in order],
         [thumbnails[i] for i in order],
         folders=groups[order],
         verbose=verbose,
@@ -167,26 +167,22 @@ def keep_copies_together(
 def _looks(
     images: Sequence[Any], options: ReadOptions, exact_only: bool, verbose: bool
 ) -> tuple[list[str], list[Thumbnail | None]]:
-    """Return the identity, "" if it cannot be read, and a thumbnail of each image."""
+    """Return the digest, "" if one cannot be read, and a thumbnail of each image."""
     # What is doubtful about a file was said when it was read before.
     options = replace(options, page=options.page or 0, pixel_size=None)
 
     def look(image: Any, name: str) -> tuple[str, Thumbnail | None]:
         micrograph = read_named(image, options, name)
-        identity, pixels = micrograph.identity, micrograph.pixels
+        pixels = micrograph.pixels
         is_small = is_particle(image) or min(pixels.shape[:2]) < _MIN_SIDE
-        return identity, None if is_small or exact_only else make_thumbnail(pixels)
+        return micrograph.digest, None if is_small or exact_only else make_thumbnail(pixels)
 
-    identities, thumbnails = list[str](), list[Thumbnail | None]()
     with warnings.catch_warnings(), announced():
         warnings.simplefilter("ignore")
         outcomes = read_in_order(enumerate(images), look, N_READERS)
         shown = ProgressBar(outcomes, "Reading", total=len(images), unit="image", shown=verbose)
-        for outcome in shown:
-            identity, thumbnail = ("", None) if isinstance(outcome, SkippedImage) else outcome
-            identities.append(identity)
-            thumbnails.append(thumbnail)
-    return identities, thumbnails
+        found = [("", None) if isinstance(each, SkippedImage) else each for each in shown]
+    return [digest for digest, _ in found], [thumbnail for _, thumbnail in found]
 
 
 def _warn_of_near_copies(

@@ -17,7 +17,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import ReadOptions
 
 _DIGEST_BYTES = 32
-_BLANK = "blank "
+BLANK = " blank"  # after the digest of an image whose pixels are all equal
 _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (height, width, 4)"
 
 
@@ -317,33 +317,28 @@ def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
     return digest.hexdigest()
 
 
-def identity_of(digest: str, *, blank: bool) -> str:
-    """Return by what copies of an image are told: its digest, marked if it is blank."""
-    return f"{_BLANK}{digest}" if blank else digest
-
-
-def may_have_copies(identity: str) -> bool:
+def may_have_copies(digest: str) -> bool:
     """Return whether an image is known and not blank: each blank one counts as its own."""
-    return bool(identity) and not identity.startswith(_BLANK)
+    return bool(digest) and not digest.endswith(BLANK)
 
 
-def originals_of(identities: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.intp]:
+def originals_of(digests: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.intp]:
     """Return the position of the first image of the same pixels and labels as each, shape (n,).
 
-    That is the rule by which all that counts images tells copies.
+    By this rule, all that counts images tells copies.
 
-    >>> originals_of(["a", "a", "blank b", "blank b", "a"], [1, 1, 1, 1, 2]).tolist()
+    >>> originals_of(["a", "a", "b blank", "b blank", "a"], [1, 1, 1, 1, 2]).tolist()
     [0, 0, 2, 3, 4]
     """
     first = dict[tuple[Hashable, ...], int]()
-    own = enumerate(zip(identities, *labels, strict=True))
+    own = enumerate(zip(digests, *labels, strict=True))
     found = [first.setdefault(each, i) if may_have_copies(each[0]) else i for i, each in own]
     return np.array(found, dtype=np.intp)
 
 
-def are_copies(identities: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.bool_]:
+def are_copies(digests: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.bool_]:
     """Return which images (n,) are copies of an earlier one, with the same labels."""
-    return originals_of(identities, *labels) < np.arange(len(identities))
+    return originals_of(digests, *labels) < np.arange(len(digests))
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,27 +357,26 @@ class ImageDigests:
             )
 
     @classmethod
-    def of(cls, identities: Sequence[str]) -> ImageDigests:
-        joined = bytes.fromhex("".join(each.removeprefix(_BLANK) for each in identities))
-        is_blank = np.array([each.startswith(_BLANK) for each in identities], dtype=bool)
+    def of(cls, digests: Sequence[str]) -> ImageDigests:
+        joined = bytes.fromhex("".join(each.removesuffix(BLANK) for each in digests))
+        is_blank = np.array([each.endswith(BLANK) for each in digests], dtype=bool)
         return cls(np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES), is_blank)
 
     def __len__(self) -> int:
         return len(self.digests)
 
-    @property
-    def identities(self) -> list[str]:
-        pairs = zip(self.digests, self.is_blank, strict=True)
-        return [identity_of(digest.tobytes().hex(), blank=blank) for digest, blank in pairs]
+    def texts(self) -> list[str]:
+        pairs = zip(self.digests, self.is_blank.tolist(), strict=True)
+        return [digest.tobytes().hex() + BLANK * blank for digest, blank in pairs]
 
     @property
     def n_copies(self) -> int:
-        return int(are_copies(self.identities).sum())
+        return int(are_copies(self.texts()).sum())
 
-    def contains(self, hexadecimal: Sequence[str]) -> NDArray[np.bool_]:
+    def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of m digests are among these, shape (m,)."""
-        distinct = {row.tobytes() for row in self.digests}
-        return np.array([bytes.fromhex(each) in distinct for each in hexadecimal], dtype=bool)
+        distinct = {row.tobytes().hex() for row in self.digests}
+        return np.array([each.removesuffix(BLANK) in distinct for each in digests], dtype=bool)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {"blank": np.flatnonzero(self.is_blank).tolist()}, {"digests": self.digests}

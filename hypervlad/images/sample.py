@@ -78,7 +78,7 @@ class Sample(NamedTuple):
     mask: NDArray[np.bool_]  # where it shows the sample, and is not left out by a mask
     pixel_size: float | None  # nanometres per pixel
     annotations: list[Annotation]  # what was left out, as it is no sample
-    identity: str = ""  # of the image, by which copies are told; not of a part
+    digest: str = ""  # of the image; "" if a mask leaves out some of it
 
     @property
     def margin(self) -> NDArray[np.bool_]:
@@ -316,8 +316,8 @@ def read_sample(
     if is_stretched:
         for even in (without_seams, without_uneven_light):
             grey = even(grey, seen & shown, name)
-    identity = micrograph.identity if mask is None else ""
-    return Sample(grey, seen & shown, micrograph.pixel_size, found, identity)
+    digest = micrograph.digest if mask is None else ""
+    return Sample(grey, seen & shown, micrograph.pixel_size, found, digest)
 
 
 def annotations_of(

@@ -131,8 +131,8 @@ def held_out_confusion(classifier: Any) -> tuple[NDArray[np.int64] | None, list[
     usual = usual if chosen is None else usual[~chosen[held_out.rows]]
     np.add.at(n, held_out.codes, 1)
     if (training := getattr(classifier, "training_", None)) is not None:
-        identities = np.array(training.digests.identities)[held_out.rows[usual]]
-        usual = usual[~are_copies(identities.tolist(), held_out.codes[usual])]
+        digests = np.array(training.digests.texts())[held_out.rows[usual]]
+        usual = usual[~are_copies(digests.tolist(), held_out.codes[usual])]
     answers = held_out.codes[usual], held_out.proba.argmax(axis=1)[usual]
     np.add.at(matrix, answers, 1)
     lacking = np.array(classes)[(n > 0) & (matrix.sum(axis=1) == 0)].tolist()

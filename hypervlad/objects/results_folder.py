@@ -92,11 +92,11 @@ class GroupedImages(NamedTuple):
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
         rows = list(rows)
-        paths, groups, identities = (
+        paths, groups, digests = (
             [row.get(each) or "" for row in rows] for each in ("path", "group", "image_digest")
         )
         groups = [each or NO_GROUP for each in groups]
-        twice, in_group = are_copies(identities), are_copies(identities, groups)
+        twice, in_group = are_copies(digests), are_copies(digests, groups)
         found, names = {"": [*compress(rows, ~twice)]}, sorted({*groups})
         for name in names if len(names) > 1 else ():
             found[name] = [*compress(rows, ~in_group & [each == name for each in groups])]
@@ -107,10 +107,8 @@ class GroupedImages(NamedTuple):
         """What a report says of copies."""
         same = f"other images{' in the same group' * bool(self.copies_between)}"
         notes = [note_of_copies(self.copies, same)] * bool(self.copies)
-        if self.copies_between:
-            only = note_of_copies(self.copies_between, "images in other groups")
-            notes.append(f"all groups together are counted {only}")
-        return notes
+        only = note_of_copies(self.copies_between, "images in other groups")
+        return notes + [f"all groups together are counted {only}"] * bool(self.copies_between)
 
 
 class ResultsFolder:

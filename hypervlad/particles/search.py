@@ -308,8 +308,8 @@ class _Search:
         there = self.folder.outlines(name) if file.exists() and name not in self.taken else None
         is_replaced = False
         if there is not None and before is not None:
-            identity, size = read_identity(image, self.reading, str(image))
-            is_replaced = not identity.endswith(before.get("image_digest") or identity)
+            digest, size = read_identity(image, self.reading, str(image))
+            is_replaced = not digest.startswith(before.get("image_digest") or digest)
             there = None if is_replaced and not self._is_drawn(name) else there
         by_person = self.drawn[name][0] if name in self.drawn and there is None else None
         notes = list[str]()
@@ -509,7 +509,7 @@ def _found_in(
         "height": found.shape[0],
         "width": found.shape[1],
         "pixel_size_nm": found.pixel_size,
-        "image_digest": own.identity,
+        "image_digest": own.digest,
     }
     if there is None:  # a file of outlines has none of these
         factors: FindingRange | None = getattr(found, "finding_range", None)
