@@ -29,12 +29,7 @@ from hypervlad.common.files import refuse_link
 from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import (
-    ImageReadError,
-    ReadOptions,
-    find_images,
-    read_image,
-)
+from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.files import file_stamp, large_last
 from hypervlad.images.reading import relative_names

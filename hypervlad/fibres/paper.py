@@ -18,13 +18,7 @@ from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
-from hypervlad.objects.results_folder import (
-    GroupedImages,
-    Row,
-    made_with,
-    read_results,
-    read_rows,
-)
+from hypervlad.objects.results_folder import GroupedImages, Row, made_with, read_results, read_rows
 from hypervlad.pages import paper, parts
 from hypervlad.pages.base import evenly_spaced
 from hypervlad.pages.numbers import interval_text, number_text

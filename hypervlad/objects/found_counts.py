@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import (
-    counted,
-    name_some,
-    note_of_unscaled,
-    percent,
-    verb,
-)
+from hypervlad.common.wording import counted, name_some, note_of_unscaled, percent, verb
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
