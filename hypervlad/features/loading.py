@@ -257,7 +257,7 @@ class ImageLoader:
         if info.pixel_size is None or self.pixel_size is None:
             return info.digest
         stated = f"{info.digest} {float(info.pixel_size)!r} nm"
-        return hashlib.sha256(stated.encode("ascii")).hexdigest()
+        return hashlib.sha256(stated.encode("ascii")).hexdigest() + BLANK * info.is_blank
 
     def load_batch(self, image: Any) -> Batch:
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
