@@ -30,7 +30,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     result = run("predict", model, folder, "-q")
     assert result.stderr == ""
     rows = read_table(result.stdout)
-    further = ["unlike_training", "in_training", "novelty", "note"]
+    further = ["unlike_training", "in_training", "novelty", "note", "image_digest"]
     further += ["p_flat", "p_rings", "p_stripes"]
     assert list(rows[0]) == ["path", "label", "confidence", *further]
     files = sorted(folder.rglob("*.png"))
