@@ -41,7 +41,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
     expected = hypervlad.load(model).predict_proba(files)
-    found = [[float(row[column]) for column in further[4:]] for row in rows]
+    found = [[float(row[column]) for column in further[5:]] for row in rows]
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 
