@@ -29,12 +29,7 @@ from hypervlad.common.files import refuse_link
 from hypervlad.common.progress import joined_notes, noted
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, printable
-from hypervlad.images import (
-    ImageReadError,
-    ReadOptions,
-    find_images,
-    read_image,
-)
+from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.files import file_stamp, large_last
 from hypervlad.images.reading import relative_names
@@ -132,11 +127,11 @@ class Finding(Exchange):
     def _note_of_replaced(self, image: int) -> str:
         """Return what a person should know if the file is another one than was searched."""
         table = self.found.field_table.set_index("micrograph")
-        digest = table["image_digest"][os.fsdecode(self._row(image)["name"])]
+        before = table["image_digest"][os.fsdecode(self._row(image)["name"])]
         with contextlib.suppress(ImageReadError):  # the page reports it in place of the image
             path = self.image_of(image)
             now = _digest_of(path, file_stamp(path), self.read_options())
-            return _REPLACED if isinstance(digest, str) and digest != now else ""
+            return "" if not isinstance(before, str) or now.endswith(before) else _REPLACED
         return ""
 
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:

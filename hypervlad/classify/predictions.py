@@ -70,14 +70,15 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
     if found.judgement is not None:
         columns["kind"] = found.judgement.kind.tolist()
         columns["reason"] = found.judgement.reasons
-    return columns | {"note": found.notes}
+    digests = [info.digest for info in found.images.info]
+    return columns | {"note": found.notes, "image_digest": digests}
 
 
 def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool) -> list[str]:
     further = ["unlike_training", "in_training", "novelty"]
     further += ["possible"] if has_sets else []
     further += ["kind", "reason"] if is_judged else []
-    further += ["note"]
+    further += ["note", "image_digest"]
     return ["path", "label", "confidence", *further, *(f"p_{name}" for name in classes)]
 
 

@@ -9,9 +9,6 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hypervlad.classify.evaluation_page import EvaluatedImages, HeldOutFindings, write_report
 from hypervlad.classify.fitting import warn_of_contradictions
 from hypervlad.classify.summary import (
@@ -24,7 +21,7 @@ from hypervlad.classify.summary import (
 )
 from hypervlad.common.constraints import one_each
 from hypervlad.common.wording import counted, note_of_copies
-from hypervlad.features.encoding import EncodedImages
+from hypervlad.images.pixels import are_copies
 from hypervlad.images.reading import relative_names
 from hypervlad.pages.base import names_or_default
 from hypervlad.pages.facts import words_of
@@ -110,7 +107,9 @@ def report_on_model(
     found.warn()
     read = found.images.positions
     shown, labels = [names[i] for i in read], [str(y_true[i]) for i in read]
-    is_copy = _copies_among(found.images, labels, shown)
+    each_in_class = [info.digest for info in found.images.info], labels
+    warn_of_contradictions(*each_in_class, shown, "images")
+    is_copy = are_copies(*each_in_class)
     positions, known = read[~is_copy], found.in_training[~is_copy]
     everything = Evaluation(
         [y_true[i] for i in positions],
@@ -146,20 +145,6 @@ def report_on_model(
     )
     lines = [*remarks, *evaluation_lines(result, forecast=not known.all())]
     return index, result, list(map(words, lines))
-
-
-def _copies_among(
-    images: EncodedImages, labels: Sequence[str], names: Sequence[str]
-) -> NDArray[np.bool_]:
-    """Return which images (n,) are copies of an earlier one of their label.
-
-    Blank ones are not, as in training.
-    """
-    digests, first = [info.digest for info in images.info], dict[tuple[str, str], int]()
-    warn_of_contradictions(digests, labels, names, "images")
-    pairs = enumerate(zip(digests, labels, strict=True))
-    is_copy = np.array([first.setdefault(pair, at) < at for at, pair in pairs])
-    return np.asarray(is_copy & ~images.is_blank)
 
 
 def report_on_held_out(

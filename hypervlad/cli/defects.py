@@ -149,6 +149,7 @@ def score(
                       at least 1 in an anomalous image
       annotations, annotation_share
                       what was left out of the image, and its share of it
+      image_digest    of its pixels, by which copies are told
       note            what may be wrong: faults of the image
       group           as --groups says; page and 'report' compare groups
       in_training     "yes" if the model was trained on the image

@@ -75,6 +75,7 @@ def align(
                          of the windows that fit the image, about window_px
       annotations, annotation_share
                          what was left out of the image, and its share of it
+      image_digest       of its pixels, by which copies are told
       note               what may be wrong: faults of the image, unused pixel sizes
       group              as --groups says; 'report' compares groups
     \b
@@ -235,6 +236,7 @@ def diameters(
       scale_bar_error    share by which a pixel size of a scale bar may be wrong
       annotations, annotation_share
                          what was left out of the image, and its share of it
+      image_digest       of its pixels, by which copies are told
       note               what may be wrong: faults of the image, unused pixel sizes
       reason             why there are no diameters
       refused_...        tried places that were not accepted, by reason

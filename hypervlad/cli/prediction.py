@@ -88,14 +88,14 @@ def predict(
     """Classify images, with probabilities.
 
     The table has the columns path, label, confidence, unlike_training, in_training, novelty, note
-    (how the file differs from the training images, such as by blur or noise), p_CLASS for every
-    class and, with --groups, group. Of a folder with predictions.csv, and predictions.json beside
-    it, 'report' writes shares of classes with intervals, and compares groups. An
-    image whose novelty is above 1 is unlike all training images, and its probabilities mean little;
-    about 5 % of usual images are marked so too, and more if the model was trained on fewer than 40
-    groups. --coverage adds the column possible (classes, separated by |), --max-error adds kind
-    (sure, ambiguous, out_of_distribution) and reason. Unreadable images are listed at the end; the
-    exit code is then 2, or 0 with --on-error skip.
+    (how the file differs from the training images, such as by blur or noise), image_digest (of its
+    pixels, by which copies are told), p_CLASS for every class and, with --groups, group. Of a
+    folder with predictions.csv, and predictions.json beside it, 'report' writes shares of classes
+    with intervals, and compares groups. An image whose novelty is above 1 is unlike all training
+    images, and its probabilities mean little; about 5 % of usual images are marked so too, and more
+    if the model was trained on fewer than 40 groups. --coverage adds the column possible (classes,
+    separated by |), --max-error adds kind (sure, ambiguous, out_of_distribution) and reason.
+    Unreadable images are listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
     --sort-into never replaces a file: if another one has the name already, the copy is called
     NAME-2. If an image cannot be copied, the exit code is 2. --watch waits for files that are still

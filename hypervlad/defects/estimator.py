@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -72,7 +73,7 @@ from hypervlad.folders.copy_groups import keep_copies_together
 from hypervlad.images.faults import ON_DEFECTS
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
-from hypervlad.images.pixels import ImageDigests
+from hypervlad.images.pixels import ImageDigests, are_copies
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.images.sample import Annotations
 from hypervlad.statistics.splits import check_groups
@@ -388,6 +389,7 @@ class PatchDefectScorer(ImageEstimator):
             in_training=known,
             annotations=prepared.annotations,
         )
+        found = replace(found, digest=prepared.info.digest)
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 
     @available_if(
@@ -485,8 +487,8 @@ class PatchDefectScorer(ImageEstimator):
             warn_of_known_images(len(keys), len(keys))
             of_image = dict.fromkeys(keys, parts)
         # In the order of digests, and each of several copies once: they are no further evidence.
-        first = {key: at for at, key in reversed(keys.items())}
-        chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
+        first = compress(keys, ~are_copies([*keys.values()]))
+        chosen = [at for at in first if at in of_image][:_MAX_HELD_OUT]
         model, without, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
         of_windows = {
             at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)

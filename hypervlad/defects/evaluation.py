@@ -22,6 +22,7 @@ from hypervlad.features.patches import DEFECTIVE_SHARE, patch_means, patch_posit
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import as_mask, mask_banner_rows, warn_if_inverted
+from hypervlad.images.pixels import may_have_copies
 from hypervlad.pages.numbers import share_of
 from hypervlad.statistics.classification import accuracy_interval
 
@@ -310,22 +311,19 @@ class DefectEvaluation:
     left_out: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     copies: list[str] = field(default_factory=list)
-    _digests: set[bytes] = field(default_factory=set)
+    _known: set[tuple[str, bytes]] = field(default_factory=set)
     _pixels: PixelTally = field(default_factory=PixelTally)
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
     def add(self, position: int, name: str, found: Any, mask: NDArray[np.bool_]) -> bool:
         """Add an image by its `hypervlad.models.Finding` and its mask, unless it is a copy.
 
-        Returns whether it was added: one with the same map and mask is no further evidence.
+        Returns whether it was added: one with the same pixels and mask is no further evidence.
         """
-        hashed = sha256(repr(mask.shape).encode())
-        for each in (found.map, mask):
-            hashed.update(np.ascontiguousarray(each).data)
-        digest = hashed.digest()
-        if digest in self._digests:
+        own = found.digest, sha256(np.ascontiguousarray(mask).data).digest()
+        if may_have_copies(found.digest) and own in self._known:
             return False
-        self._digests.add(digest)
+        self._known.add(own)
         result = ImageResult(
             position,
             name,

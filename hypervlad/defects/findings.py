@@ -189,6 +189,8 @@ class Finding:
         Whether the scorer was trained on an image with the same pixels.
     annotations : sequence of Annotation
         What was left out of the image.
+    digest : str
+        Of the image's pixels, by which copies are told; "" if it is not known.
     """
 
     map: NDArray[np.float32]
@@ -197,6 +199,7 @@ class Finding:
     regions: list[Region]
     in_training: bool = False
     annotations: Sequence[Annotation] = ()
+    digest: str = ""
 
     @classmethod
     def of(

@@ -28,7 +28,7 @@ TABLES = "scores.csv", "regions.csv"
 PAGE = "report.html"
 _SCORE_COLUMNS = [
     *("path", "score", "highest", "highest_x", "highest_y", "threshold", "called"),
-    *("area_fraction", "area_um2", "n_regions", "annotations", "annotation_share"),
+    *("area_fraction", "area_um2", "n_regions", "annotations", "annotation_share", "image_digest"),
 ]
 _REGION_COLUMNS = [
     *("path", "region", "x", "y", "width", "height", "area", "diameter", "length", "breadth"),
@@ -142,11 +142,11 @@ def _score_row(name: str, found: Finding, micrograph: Micrograph) -> Row:
     n_bar, (height, width) = int(micrograph.metadata.get("banner_rows", 0)), found.map.shape
     bar = [Annotation("information bar", (height, 0, height + n_bar, width))] * bool(n_bar)
     share = (n_bar + found.annotation_share * height) / (n_bar + height)
-    left_out = words_of_annotations([*found.annotations, *bar]) or None, share
+    last = words_of_annotations([*found.annotations, *bar]) or None, share, found.digest
     called = "anomalous" if found.is_defective else "normal"
     y, x = found.highest
     levels = [found.score, float(found.map[y, x]), x, y, found.threshold]
-    cells = [name, *levels, called, found.area_fraction, area, len(found.regions), *left_out]
+    cells = [name, *levels, called, found.area_fraction, area, len(found.regions), *last]
     return _exactly(_SCORE_COLUMNS, cells)
 
 

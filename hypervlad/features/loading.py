@@ -26,7 +26,7 @@ from hypervlad.images import (
 )
 from hypervlad.images.annotations import Annotation, annotation_mask, fill_annotations
 from hypervlad.images.faults import MAX_SIDE, Faults, faults_of_input
-from hypervlad.images.pixels import is_blank
+from hypervlad.images.pixels import BLANK
 from hypervlad.images.reading import (
     N_READERS,
     READING_VERSION,
@@ -60,8 +60,6 @@ class ImageInfo:
         (H, W) or (H, W, 3), pixels.
     pixel_size : float or None
         Nanometres per pixel.
-    is_blank : bool, default=False
-        Whether all pixels are equal.
     dtype : str, default=""
         Of the pixels as stored, such as "uint8"; also for floats in [0, 1], which are scaled alike.
     outline : tuple of 7 floats or None, default=None
@@ -73,10 +71,14 @@ class ImageInfo:
     digest: str
     shape: tuple[int, ...]
     pixel_size: float | None
-    is_blank: bool = False
     dtype: str = ""
     outline: tuple[float, ...] | None = None
     faults: Faults | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether all pixels are equal; a particle, even without texture, is something."""
+        return self.digest.endswith(BLANK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +257,7 @@ class ImageLoader:
         if info.pixel_size is None or self.pixel_size is None:
             return info.digest
         stated = f"{info.digest} {float(info.pixel_size)!r} nm"
-        return hashlib.sha256(stated.encode("ascii")).hexdigest()
+        return hashlib.sha256(stated.encode("ascii")).hexdigest() + BLANK * info.is_blank
 
     def load_batch(self, image: Any) -> Batch:
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
@@ -393,8 +395,7 @@ def _info_of(micrograph: Micrograph, pixel_size: float | None) -> ImageInfo:
     size, mask = micrograph.pixel_size, micrograph.mask
     scale = 1.0 if size is None or pixel_size is None else size / pixel_size
     outline = None if mask is None else shape_measures(mask, scale)
-    empty = mask is None and is_blank(pixels)  # a particle, even without texture, is something
-    return ImageInfo(micrograph.digest, pixels.shape, size, empty, stored, outline)
+    return ImageInfo(micrograph.digest, pixels.shape, size, stored, outline)
 
 
 # --- the common scale -----------------------------------------------------------------------------

@@ -468,6 +468,8 @@ class AlignmentResult:
         Direction at each pixel, with the pixel size if it is known.
     aligned : AlignedFraction
         The aligned windows and regions.
+    digest : str
+        Of the image's pixels, by which copies are told.
     """
 
     pixels: NDArray[np.float32]
@@ -475,6 +477,7 @@ class AlignmentResult:
     annotations: list[Annotation]
     orientation: LocalOrientation
     aligned: AlignedFraction
+    digest: str
 
     @property
     def statistics(self) -> AxialStatistics | None:
@@ -586,6 +589,6 @@ class AlignmentRecipe:
         _, unit = parse_length(self.sigma)
         field = GradientField.of(sample, sigma, name, has_unit=unit != "")
         aligned = _fraction(field, sample.grey, self.method, window, self.tolerance, name)
-        return AlignmentResult(
-            sample.grey, sample.mask, sample.annotations, orientation_of(field, sample), aligned
-        )
+        grey, mask, _, left_out, digest = sample
+        directions = orientation_of(field, sample)
+        return AlignmentResult(grey, mask, left_out, directions, aligned, digest)

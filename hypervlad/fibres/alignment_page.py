@@ -180,6 +180,7 @@ def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Ro
         "sigma_px": sigma,
         "sigma_nm": scaled(sigma, size),
         "pixel_size_nm": size,
+        "image_digest": found.digest,
     }
     return row | _intervals(statistics)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy import stats
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.fibres.contrast import Values
 from hypervlad.fibres.diameters import PER_PLACE, FibreDiameters
+from hypervlad.images.pixels import are_copies
 from hypervlad.statistics.groups import (
     LEVEL,
     NORMAL_FACTOR,
@@ -176,22 +177,17 @@ def compare_groups(
     """
     names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
     origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))
-    of_group = dict[str, list[tuple[FibreDiameters, Any]]]()
-    groups_of, n_copies = defaultdict[tuple[str, str], set[str]](set), 0
-    for each, name, origin in zip(found, names, origins, strict=True):
-        # As many digits as tables have.
-        own = groups_of[each.unit, " ".join(f"{value:.5g}" for value in each.diameters.tolist())]
-        if len(each.diameters) and name not in own:
-            own.add(name)
-            of_group.setdefault(name, []).append((each, origin))
-        else:
-            n_copies += bool(len(each.diameters))
-    if n_copies:
+    rows = [each for each in zip(found, names, origins, strict=True) if len(each[0].diameters)]
+    digests, names = [each.digest for each, *_ in rows], [name for _, name, _ in rows]
+    in_group, of_group = are_copies(digests, names), dict[str, list[tuple[Any, Any]]]()
+    for each, name, origin in compress(rows, ~in_group):
+        of_group.setdefault(name, []).append((each, origin))
+    if n_copies := int(in_group.sum()):
         warn_user(
             f"{counted(n_copies, 'image')} {verb(n_copies, 'is a copy', 'are copies')} of others "
             "in the same group, and not counted again"
         )
-    if n_between := sum(len(each) > 1 for each in groups_of.values()):
+    if n_between := int((are_copies(digests) & ~in_group).sum()):
         warn_user(
             f"{counted(n_between, 'image')} {verb(n_between, 'is', 'are')} in several groups, as "
             "copies: ratios of these groups contain them; leave all but one out"

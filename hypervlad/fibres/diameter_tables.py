@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ _REFUSED = "refused_"
 _ANNOTATIONS = ("annotations", "annotation_share")  # columns
 _KEPT_COLUMNS = {  # without which an image is measured again
     *("settings", "places", "pixel_size_nm", "median_low_px", "median_high_px", "profile"),
-    *("polarity", "blur_px", "enlarged", "reason", "note", *_ANNOTATIONS),
+    *("polarity", "blur_px", "enlarged", "reason", "note", "image_digest", *_ANNOTATIONS),
 }
 
 
@@ -134,7 +135,8 @@ def write_diameters(
     options, folder = check_read_options(read_options), Path(out_dir)
     is_table = leave_out is not None and os.fspath(leave_out) != "none"
     refused_places: dict[str, Any] = read_left_out(leave_out) if leave_out and is_table else {}
-    measured, marked = list[MeasuredImage](), list[Row]()
+    measured, replaced = list[MeasuredImage](), list[str]()
+    marks = defaultdict[str, list[Row]](list)  # places that were left out before
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
     def files_of(name: str) -> Iterator[Path]:
@@ -160,9 +162,13 @@ def write_diameters(
             found = fibre_diameters(
                 image, polarity=polarity, annotations=annotations, read_options=options
             )
+            found = replace(found, digest=digest)
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
+        if any(not digest.startswith(each["image_digest"]) for each in marks[name]):
+            replaced.append(name)
+            points = None
         is_out = marked_places(found.positions, points, name)
         row = dict(zip(("settings", *_ANNOTATIONS), (settings, *of_annotations), strict=True))
         if isinstance(options.pixel_size, PixelSizes):
@@ -173,15 +179,15 @@ def write_diameters(
     of_images = zip(images, names, *labels, strict=True)
     with ResultsFolder.growing(folder, tables, files_of, made, names=names) as results:
         if resume and (leave_out is None or is_table):
-            rows = list(read_rows(folder / PLACES_TABLE))
-            names_of_rows = {place["path"] for place in rows}
-            of_gone = read_rows(folder / GONE_TABLE)
-            rows += (place for place in of_gone if place["path"] not in names_of_rows)
+            before = {row["path"]: row for row in read_rows(folder / IMAGES_TABLE)}
+            of_gone = (p for p in read_rows(folder / GONE_TABLE) if p["path"] not in before)
             given = {*names, *refused_places} if is_table else set[str]()
-            marked += (p for p in rows if _is_left_out(p) and p["path"] not in given)
-        for p in marked:
-            point = float(p["y_px"]), float(p["x_px"])
-            refused_places.setdefault(p["path"], []).append(point)
+            for p in (*read_rows(folder / PLACES_TABLE), *of_gone):
+                if _is_left_out(p) and p["path"] not in given:
+                    known = before.get(p["path"], p).get("image_digest", "")
+                    marks[p["path"]].append({**p, "image_digest": known})
+        for name, own in marks.items():
+            refused_places[name] = [(float(p["y_px"]), float(p["x_px"])) for p in own]
         for name, (each, row) in results.measured(measure, of_images, names, progress=progress):
             note_found(name, replace(each.kept, note=""))
             files = list(files_of(name)) if regions else []
@@ -193,7 +199,7 @@ def write_diameters(
             measured.append(each)
         if not measured:
             return None, results.left_out
-        gone = [place for place in marked if place["path"] in refused_places]
+        gone = [place for name in refused_places for place in marks[name]]
         if gone or (folder / GONE_TABLE).exists():
             write_rows(folder / GONE_TABLE, _PLACE_COLUMNS, gone)
         if refused_places:
@@ -202,6 +208,11 @@ def write_diameters(
                 f"{leave_out or folder / GONE_TABLE}: {counted(len(refused_places), 'image')} "
                 f"{verb(len(refused_places), 'is', 'are')} not among those measured{once}: "
                 f"{name_some(list(refused_places))}"
+            )
+        if replaced:
+            warn_user(
+                f"{name_some(replaced)}: other pixels than when places were left out there, which "
+                "are not left out again"
             )
         compared = _compared(measured, has_samples=samples is not None)
         _write_groups(folder, compared)
@@ -269,6 +280,7 @@ def _image_row(image: MeasuredImage) -> dict[str, Any]:
         "enlarged": found.enlarged,
         "pixel_size_nm": size,
         "reason": found.reason,
+        "image_digest": found.digest,
         **{_REFUSED + name.replace(" ", "_"): n for name, n in found.refused.items()},
     }
 
@@ -336,6 +348,7 @@ def _stored(row: Row, places: Sequence[Row]) -> FibreDiameters:
         reason=None if len(places) else row["reason"],
         pixel_size=size,
         enlarged=float(row["enlarged"]),
+        digest=row["image_digest"],
     )
 
 

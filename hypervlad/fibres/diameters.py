@@ -144,6 +144,8 @@ class FibreDiameters:
         What is doubtful or particular: few grey levels, shells around fibres, tubes, dark fibres
         that look flat, edges that are brighter on one side, widths that change along fibres,
         bundles, parallel fibres that touch.
+    digest : str
+        Of the image's pixels, by which copies are told; "" if it is not known.
     """
 
     diameters: Values
@@ -164,6 +166,7 @@ class FibreDiameters:
     pixel_size: float | None = None
     enlarged: float = 1.0
     note: str = ""
+    digest: str = ""
 
     @property
     def mean(self) -> float:
@@ -293,8 +296,8 @@ def fibre_diameters(
     sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size, mask=mask
     )
-    found = _measured(sample, polarity, image_name(image))
-    pixels, _, size, left_out = sample
+    found = replace(_measured(sample, polarity, image_name(image)), digest=sample.digest)
+    pixels, _, size, left_out, _ = sample
     if found.reason and left_out:
         reason = f"{found.reason}, besides what looks like {words_of_annotations(left_out)}"
         found = replace(found, reason=reason)
@@ -306,7 +309,7 @@ def fibre_diameters(
 
 
 def _measured(sample: Sample, polarity: Polarity, name: str) -> FibreDiameters:
-    pixels, allowed, pixel_size, _ = sample
+    pixels, allowed, pixel_size, *_ = sample
     unit = "px" if pixel_size is None else "nm"
     if allowed.any():  # otherwise, what is elsewhere would decide on the contrast
         pixels = np.where(allowed, pixels, np.median(pixels[allowed]))

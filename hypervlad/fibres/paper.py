@@ -18,14 +18,7 @@ from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
 from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
-from hypervlad.objects.results_folder import (
-    GroupedImages,
-    Row,
-    copies_among,
-    made_with,
-    read_results,
-    read_rows,
-)
+from hypervlad.objects.results_folder import GroupedImages, Row, made_with, read_results, read_rows
 from hypervlad.pages import paper, parts
 from hypervlad.pages.base import evenly_spaced
 from hypervlad.pages.numbers import interval_text, number_text
@@ -73,11 +66,8 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
     for row in of_places:
         if row["left_out"] == "0" and row[f"diameter_{unit}"]:
             of_image[row["path"]].append(row)
-    copies = copies_among(  # in a group, as in groups.csv
-        {name: images[path][name] for name in ("path", "group", "pixel_size_nm")}
-        | {"diameters": tuple(row["diameter_px"] for row in own)}
-        for path, own in of_image.items()
-    )
+    # In a group, as in groups.csv
+    copies = GroupedImages.of(row for path, row in images.items() if path in of_image).copies
     rows = [row for path, own in of_image.items() if path not in copies for row in own]
     scale = paper.pixel_sizes_text(float(row["pixel_size_nm"] or 0) for row in images.values())
     histograms, results = list[paper.Histogram](), list[Result]()
@@ -161,9 +151,7 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     """Describe alignment: means of images, and directions of all fibre pixels."""
     paper.check_weight(weight, "number")
     every, _ = read_results(*(folder / name for name in ALIGNMENT_TABLES))
-    # Lines of images without directions are alike.
-    own = ({**row, "of": row["path"] * (not row["mean_direction_deg"])} for row in every)
-    grouped, shares = GroupedImages.of(own), np.zeros(len(_BINS) - 1)
+    grouped, shares = GroupedImages.of(every), np.zeros(len(_BINS) - 1)
     rows, results = grouped.rows[""], list[Result]()
     for name, each in grouped.rows.items():
         results += [Result("images", len(each), group=name), *_means(each, name)]

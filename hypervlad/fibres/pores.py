@@ -123,7 +123,7 @@ def find_pores(
     sample = read_sample(
         image, annotations=annotations, read_options=read_options, pixel_size=pixel_size
     )
-    grey, seen, size, left_out = sample
+    grey, seen, size, left_out, _ = sample
     if not len(found.diameters):
         note = f"no pores without diameters of fibres, and there are none: {found.reason}"
         nothing = (grey.shape[0], grey.shape[1]), (), size, left_out

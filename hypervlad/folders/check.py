@@ -25,7 +25,7 @@ from hypervlad.folders.problems import (
 )
 from hypervlad.folders.report import BadFile, CopySet, FolderReport
 from hypervlad.images import Micrograph, ReadOptions, SkippedImage
-from hypervlad.images.pixels import is_blank
+from hypervlad.images.pixels import BLANK
 from hypervlad.images.reading import read_in_order, read_named
 
 
@@ -39,7 +39,6 @@ class _ImageFacts:
     is_small: bool
     kind: str
     pixel_size: str
-    blank: bool
     stored_size: tuple[int, int]
     bar_rows: tuple[int, int]  # at the top, and at the bottom
     thumbnail: Thumbnail
@@ -110,7 +109,7 @@ def check_image_folder(
         bad_files=bad_files,
         exact_copies=exact,
         near_copies=near,
-        blank_files=[f.file for f in facts if f.blank],
+        blank_files=[f.file for f in facts if f.digest.endswith(BLANK)],
         small_files=[f.file for f in facts if f.is_small],
         banner_files=[f.file for f in facts if f.bar_rows[1] and options.banner == "keep"],
         top_bar_files=[f.file for f in facts if f.bar_rows[0]],
@@ -254,7 +253,6 @@ def _facts(micrograph: Micrograph, name: str, label: str, group: str | None) -> 
         is_small=min(pixels.shape[:2]) < MIN_SIDE,
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         pixel_size=unused if micrograph.pixel_size is None else "known",
-        blank=is_blank(pixels),
         stored_size=(pixels.shape[0] + micrograph.metadata["banner_rows"], pixels.shape[1]),
         bar_rows=tuple(micrograph.metadata["bar_rows"]),
         thumbnail=make_thumbnail(pixels),

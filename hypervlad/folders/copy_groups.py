@@ -15,7 +15,7 @@ from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
 from hypervlad.images import ReadOptions, SkippedImage
-from hypervlad.images.pixels import is_blank
+from hypervlad.images.pixels import originals_of
 from hypervlad.images.reading import (
     N_READERS,
     is_particle,
@@ -48,24 +48,23 @@ def find_copies(
     folders: ArrayLike,
     verbose: bool,
 ) -> tuple[list[Copies], list[Copies]]:
-    """Return sets of exact copies, of equal digests, and of near copies, with their exact ones.
+    """Return sets of exact copies, of equal pixels, and of near copies, with their exact ones.
 
     Images without a thumbnail have no near copies. ``folders``, (n,), is as in `find_near_copies`.
     """
-    by_digest = defaultdict[str, list[int]](list)
-    for i, digest in enumerate(digests):
-        by_digest[digest].append(i)
-    exact = [Copies(members) for members in by_digest.values() if len(members) > 1]
+    copies_of = defaultdict[int, list[int]](list)
+    for i, first in enumerate(originals_of(digests).tolist()):
+        copies_of[first].append(i)
+    exact = [Copies(members) for members in copies_of.values() if len(members) > 1]
     # One of each set of exact copies: a hundred copies would fill the list of neighbours.
-    first = {own[0]: thumbnails[own[0]] for own in by_digest.values()}
-    shown = {i: thumbnail for i, thumbnail in first.items() if thumbnail is not None}
+    shown = {i: own for i in copies_of if (own := thumbnails[i]) is not None}
     if len(shown) < 2:
         return exact, []
     with ProgressBar(total=len(shown), desc="Comparing", unit="image", shown=verbose) as bar:
         pairs, similarity, overlap = find_near_copies(
             list(shown.values()), np.asarray(folders)[list(shown)], bar.update
         )
-    same = [by_digest[digests[i]] for i in shown]
+    same = [copies_of[i] for i in shown]
     nearest, near = np.zeros(len(same), np.float32), list[Copies]()
     np.maximum.at(nearest, pairs.ravel(), np.repeat(similarity, 2))
     for members in group_copies(pairs, len(same)):
@@ -146,7 +145,7 @@ def keep_copies_together(
     ([0, 0, 1], 0)
     """
     digests, thumbnails = _looks(images, options, exact_only, verbose)
-    groups = joined_groups(groups, digests)
+    groups = joined_groups(groups, originals_of(digests))
     order = np.argsort(digests, kind="stable")
     place = np.argsort(order)
     _, near = find_copies(
@@ -168,28 +167,22 @@ def keep_copies_together(
 def _looks(
     images: Sequence[Any], options: ReadOptions, exact_only: bool, verbose: bool
 ) -> tuple[list[str], list[Thumbnail | None]]:
-    """Return a digest and a thumbnail of each image; blank images have digests of their own."""
+    """Return the digest, "" if one cannot be read, and a thumbnail of each image."""
     # What is doubtful about a file was said when it was read before.
     options = replace(options, page=options.page or 0, pixel_size=None)
 
     def look(image: Any, name: str) -> tuple[str, Thumbnail | None]:
         micrograph = read_named(image, options, name)
         pixels = micrograph.pixels
-        if is_blank(pixels):
-            return "", None
         is_small = is_particle(image) or min(pixels.shape[:2]) < _MIN_SIDE
         return micrograph.digest, None if is_small or exact_only else make_thumbnail(pixels)
 
-    digests, thumbnails = list[str](), list[Thumbnail | None]()
     with warnings.catch_warnings(), announced():
         warnings.simplefilter("ignore")
         outcomes = read_in_order(enumerate(images), look, N_READERS)
         shown = ProgressBar(outcomes, "Reading", total=len(images), unit="image", shown=verbose)
-        for position, outcome in enumerate(shown):
-            digest, thumbnail = ("", None) if isinstance(outcome, SkippedImage) else outcome
-            digests.append(digest or f"alone {position}")
-            thumbnails.append(thumbnail)
-    return digests, thumbnails
+        found = [("", None) if isinstance(each, SkippedImage) else each for each in shown]
+    return [digest for digest, _ in found], [thumbnail for _, thumbnail in found]
 
 
 def _warn_of_near_copies(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import ReadOptions
 
 _DIGEST_BYTES = 32
+BLANK = " blank"  # after the digest of an image whose pixels are all equal
 _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (height, width, 4)"
 
 
@@ -316,11 +317,36 @@ def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
     return digest.hexdigest()
 
 
+def may_have_copies(digest: str) -> bool:
+    """Return whether an image is known and not blank: each blank one counts as its own."""
+    return bool(digest) and not digest.endswith(BLANK)
+
+
+def originals_of(digests: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.intp]:
+    """Return the position of the first image of the same pixels and labels as each, shape (n,).
+
+    By this rule, all that counts images tells copies.
+
+    >>> originals_of(["a", "a", "b blank", "b blank", "a"], [1, 1, 1, 1, 2]).tolist()
+    [0, 0, 2, 3, 4]
+    """
+    first = dict[tuple[Hashable, ...], int]()
+    own = enumerate(zip(digests, *labels, strict=True))
+    found = [first.setdefault(each, i) if may_have_copies(each[0]) else i for i, each in own]
+    return np.array(found, dtype=np.intp)
+
+
+def are_copies(digests: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.bool_]:
+    """Return which images (n,) are copies of an earlier one, with the same labels."""
+    return originals_of(digests, *labels) < np.arange(len(digests))
+
+
 @dataclass(frozen=True, eq=False)
 class ImageDigests:
     """Digests of many images, by which a model recognises its training images."""
 
     digests: NDArray[np.uint8]  # SHA-256 of their pixels, (n, 32)
+    is_blank: NDArray[np.bool_]  # (n,)
 
     def __post_init__(self) -> None:
         array = self.digests
@@ -331,31 +357,34 @@ class ImageDigests:
             )
 
     @classmethod
-    def of(cls, hexadecimal: Sequence[str]) -> ImageDigests:
-        joined = bytes.fromhex("".join(hexadecimal))
-        return cls(np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES))
+    def of(cls, digests: Sequence[str]) -> ImageDigests:
+        joined = bytes.fromhex("".join(each.removesuffix(BLANK) for each in digests))
+        is_blank = np.array([each.endswith(BLANK) for each in digests], dtype=bool)
+        return cls(np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES), is_blank)
 
     def __len__(self) -> int:
         return len(self.digests)
 
+    def texts(self) -> list[str]:
+        pairs = zip(self.digests, self.is_blank.tolist(), strict=True)
+        return [digest.tobytes().hex() + BLANK * blank for digest, blank in pairs]
+
     @property
     def n_copies(self) -> int:
-        return len(self) - len(self._distinct())
+        return int(are_copies(self.texts()).sum())
 
-    def contains(self, hexadecimal: Sequence[str]) -> NDArray[np.bool_]:
+    def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of m digests are among these, shape (m,)."""
-        distinct = self._distinct()
-        return np.array([bytes.fromhex(each) in distinct for each in hexadecimal], dtype=bool)
-
-    def _distinct(self) -> frozenset[bytes]:
-        return frozenset(row.tobytes() for row in self.digests)
+        distinct = {row.tobytes().hex() for row in self.digests}
+        return np.array([each.removesuffix(BLANK) in distinct for each in digests], dtype=bool)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        return {}, {"digests": self.digests}
+        return {"blank": np.flatnonzero(self.is_blank).tolist()}, {"digests": self.digests}
 
     @classmethod
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> ImageDigests:
         """Undo `to_state`; ValueError for arrays that cannot be digests."""
-        return cls(arrays["digests"])
+        digests = arrays["digests"]
+        return cls(digests, np.isin(np.arange(len(digests)), header.get("blank", [])))

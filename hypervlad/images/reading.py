@@ -48,7 +48,9 @@ from hypervlad.images.microscopy import decode_dm, decode_mrc, decode_ser
 from hypervlad.images.ome_zarr import decode_ome_zarr
 from hypervlad.images.options import PixelSizes, ReadOptions, make_options
 from hypervlad.images.pixels import (
+    BLANK,
     as_pixels,
+    is_blank,
     pixel_digest,
     scale_pixels,
     scaling_rule,
@@ -58,7 +60,7 @@ from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change,
 # or the facts that are cached.
-READING_VERSION = 8
+READING_VERSION = 9
 SIZE_TOLERANCE = 0.03  # by which two pixel sizes of one image may differ
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
@@ -81,7 +83,8 @@ class Micrograph:
         Nanometres per pixel, if it is stated and pixels are square within 1 %.
     digest : str
         SHA-256, in hexadecimal, of the decoded pixels (without a removed banner) and of the rule
-        that scaled them: independent of the file name and the lossless format.
+        that scaled them: independent of the file name and the lossless format. If all pixels are
+        equal, " blank" follows: such an image is not a copy of another.
     metadata : dict
         Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"scaling"`` (by "limits"
         of the type or the reading options, by "percentile" or "minmax"), ``"banner_rows"`` removed,
@@ -203,10 +206,12 @@ def read_named(
     if with_marks:
         decoded.metadata["coloured_marks"] = coloured_marks(pixels)
     rule = scaling_rule(pixels, options, name)
+    digest = pixel_digest(pixels, rule) if with_digest else ""
+    pixels = scale_pixels(pixels, rule)
     return Micrograph(
-        pixels=scale_pixels(pixels, rule),
+        pixels=pixels,
         pixel_size=decoded.pixel_size,
-        digest=pixel_digest(pixels, rule) if with_digest else "",
+        digest=digest + BLANK * (with_digest and is_blank(pixels)),
         metadata={
             **decoded.metadata,
             "dtype": stored_type,

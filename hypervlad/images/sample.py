@@ -78,6 +78,7 @@ class Sample(NamedTuple):
     mask: NDArray[np.bool_]  # where it shows the sample, and is not left out by a mask
     pixel_size: float | None  # nanometres per pixel
     annotations: list[Annotation]  # what was left out, as it is no sample
+    digest: str = ""  # of the image; "" if a mask leaves out some of it
 
     @property
     def margin(self) -> NDArray[np.bool_]:
@@ -295,9 +296,7 @@ def read_sample(
     if mask is not None and hasattr(type(image), "__array__"):
         image = _bounded(np.asarray(image), np.asarray(mask))
     name, is_searched = image_name(image), annotations == "leave_out"
-    micrograph = read_named(
-        image, options, name, with_digest=False, with_bars=is_searched, with_marks=is_searched
-    )
+    micrograph = read_named(image, options, name, with_bars=is_searched, with_marks=is_searched)
     _warn_of_pixels(micrograph, name)
     grey = _as_grey(micrograph.pixels)
     shown = _checked_mask(mask, grey.shape)
@@ -317,7 +316,8 @@ def read_sample(
     if is_stretched:
         for even in (without_seams, without_uneven_light):
             grey = even(grey, seen & shown, name)
-    return Sample(grey, seen & shown, micrograph.pixel_size, found)
+    digest = micrograph.digest if mask is None else ""
+    return Sample(grey, seen & shown, micrograph.pixel_size, found, digest)
 
 
 def annotations_of(

@@ -13,21 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import (
-    counted,
-    name_some,
-    note_of_copies,
-    note_of_unscaled,
-    percent,
-    verb,
-)
+from hypervlad.common.wording import counted, name_some, note_of_unscaled, percent, verb
 from hypervlad.objects.counts import ALL, counts_of, sizes_of
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Edges, Field, WeightedParticles, edge_weights
-from hypervlad.objects.found_tables import as_cells, classes_of, copies, is_by_model, is_left_out
+from hypervlad.objects.found_tables import as_cells, classes_of, is_by_model, is_left_out
 from hypervlad.objects.measures import MEASURES, pixel_size_power
 from hypervlad.objects.particle import NOT_A_PARTICLE
-from hypervlad.objects.results_folder import NO_GROUP
+from hypervlad.objects.results_folder import NO_GROUP, GroupedImages
 from hypervlad.objects.rules import met_and_unknown, without_measure
 from hypervlad.statistics.groups import NORMAL_FACTOR, Ratio, with_error
 
@@ -213,14 +206,14 @@ def count_found(
     field_table = field_table[field_table["micrograph"].isin(counting)]
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two images")
-    twice, in_group = (copies(field_table, "image_digest", *each) for each in ((), ("group",)))
-    if in_group:
-        same = "other images in the same group" if twice != in_group else "other images"
-        notes.append(note_of_copies(in_group, same))
-    if between := [name for name in twice if name not in in_group]:
-        only = note_of_copies(between, "images in other groups")
-        notes.append(f"all groups together are counted {only}")
-    fields = [field for field in fields if field.micrograph not in in_group]
+    # Of copies, one that a person corrected comes first.
+    digests = dict(zip(counting, field_table["image_digest"].fillna(""), strict=True))
+    grouped = GroupedImages.of(
+        {"path": each.micrograph, "group": each.group, "image_digest": digests[each.micrograph]}
+        for each in sorted(fields, key=lambda each: not each.by_person)
+    )
+    notes += grouped.notes
+    fields = [field for field in fields if field.micrograph not in grouped.copies]
     if any(field.group for field in fields):
         fields = [replace(each, group=each.group or NO_GROUP) for each in fields]
     is_scaled = all(field.pixel_size for field in fields)
@@ -326,7 +319,7 @@ def count_found(
             "the others what stands out most: sizes may differ for that alone; "
             + by_reader("find them again with --set layer=outer", "correct some images, and learn")
         )
-    once = [field for field in fields if field.micrograph not in twice]
+    once = [field for field in fields if field.micrograph not in grouped.copies_between]
     particles, counts = dict[str, WeightedParticles](), dict[str, tuple[Any, Any]]()
     groups = dict.fromkeys(field.group for field in fields if field.group)
     for group in ["", *groups]:

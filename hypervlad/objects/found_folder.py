@@ -190,7 +190,6 @@ class FoundFolder(FoundFiles):
         fields = self.field_table
         begin = begin and not (self.path / PARTICLES).exists()
         before = measure_particles([]) if begin else self.table
-        gone = found_tables.read_gone(self.gone_particles, before)
         measured = dict(zip(fields["micrograph"], fields["outlines_digest"], strict=True))
         corrected, failed = self.outline_files.take_corrected(
             self.images, self.by_name, measured, before
@@ -206,10 +205,17 @@ class FoundFolder(FoundFiles):
         is_new = digests.notna() & (begin | (digests != fields["outlines_digest"]))
         has_correction = fields["corrected_in"].notna()
         is_again = is_new & (not begin) & fields["outlines_digest"].notna()
+        chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
+        is_gone, gone = ~before["micrograph"].isin(fields["micrograph"]), before[:0]
+        try:
+            gone = found_tables.read_gone(self.gone_particles, before)
+        except ValueError as error:
+            if is_gone.any() or not chosen.isin(before["micrograph"]).all():
+                raise
+            warn_user(f"not needed now, so left as it is: {error}")
         known = found_tables.joined([before if earlier is None or not begin else earlier, gone])
         old = dict(list(known.groupby("micrograph")))
         tables, lost, others = dict[str, Any](), dict[str, int](), list[str]()
-        chosen = fields["micrograph"][is_new & ~fields["micrograph"].isin(self.unreadable)]
         for row, name in ProgressBar(
             chosen.items(), total=len(chosen), unit="image", shown=verbose
         ):
@@ -240,7 +246,6 @@ class FoundFolder(FoundFiles):
                 file = self.outlines_file(name).name if marks[name] else None
                 fields.loc[row, "corrected_in"], is_marked_anew = file, True
         is_changed = begin or tables or formats or corrected or is_marked_anew
-        is_gone = ~before["micrograph"].isin(fields["micrograph"])
         if is_changed or is_gone.any() or fields["particles"].isna().any():
             own = [before[~before["micrograph"].isin(tables)], *tables.values()]
             gone = found_tables.joined([gone, before[is_gone]])

@@ -24,6 +24,7 @@ from hypervlad.common.tables import (
 )
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import is_below
+from hypervlad.images.pixels import are_copies
 from hypervlad.objects.detection import Detection, FindingRange
 from hypervlad.objects.fields import Field
 from hypervlad.objects.measures import in_reading_order, measure
@@ -126,13 +127,13 @@ def held_out_confusion(classifier: Any) -> tuple[NDArray[np.int64] | None, list[
         return None, []
     classes = [str(label) for label in classifier.classes_]
     matrix, n = np.zeros((len(classes),) * 2, np.int64), np.zeros(len(classes), int)
-    is_usual = np.ones(len(held_out.codes), bool) if chosen is None else ~chosen[held_out.rows]
+    usual = np.arange(len(held_out.codes))
+    usual = usual if chosen is None else usual[~chosen[held_out.rows]]
     np.add.at(n, held_out.codes, 1)
     if (training := getattr(classifier, "training_", None)) is not None:
-        digests = training.digests.digests[held_out.rows]
-        own = np.column_stack([held_out.codes, digests])[is_usual]
-        is_usual = np.flatnonzero(is_usual)[np.unique(own, axis=0, return_index=True)[1]]
-    answers = held_out.codes[is_usual], held_out.proba.argmax(axis=1)[is_usual]
+        digests = np.array(training.digests.texts())[held_out.rows[usual]]
+        usual = usual[~are_copies(digests.tolist(), held_out.codes[usual])]
+    answers = held_out.codes[usual], held_out.proba.argmax(axis=1)[usual]
     np.add.at(matrix, answers, 1)
     lacking = np.array(classes)[(n > 0) & (matrix.sum(axis=1) == 0)].tolist()
     return None if lacking else matrix, lacking
@@ -414,16 +415,6 @@ def in_order(table: pd.DataFrame, fields: pd.DataFrame) -> pd.DataFrame:
             table[column] = table["micrograph"].map(of_field)
     table["left_out"] = is_left_out(table).astype(int)
     return in_reading_order(table)
-
-
-def copies(fields: pd.DataFrame, *columns: str) -> list[str]:
-    """Return the images that agree with another in these columns, such as its digest.
-
-    The first of those that agree is none of them, and before others, one that a person corrected.
-    """
-    own = fields[fields["image_digest"].notna()]
-    own = own.iloc[np.argsort(own["corrected_in"].isna(), kind="stable")]
-    return list(own["micrograph"][own.duplicated(list(columns))])
 
 
 def _range_of(row: Any) -> FindingRange | None:

@@ -8,6 +8,7 @@ import os
 import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -33,6 +34,7 @@ from hypervlad.common.tables import (
 )
 from hypervlad.common.wording import counted, name_some, note_of_copies, warn_user
 from hypervlad.images.files import folded, is_below
+from hypervlad.images.pixels import are_copies
 from hypervlad.images.sample import errors_of
 
 T = TypeVar("T")
@@ -76,18 +78,11 @@ def made_with(table: Path, *needed: str) -> dict[str, Any]:
     return made
 
 
-def copies_among(rows: Iterable[Row]) -> list[str]:
-    """Return the images of which tables say the same as of an earlier one, but for the name."""
-    once = dict[tuple[Any, ...], Row]()
-    own = ((row, (*{**row, "path": "", "settings": ""}.values(),)) for row in rows)
-    return [row["path"] for row, cells in own if once.setdefault(cells, row) is not row]
-
-
 class GroupedImages(NamedTuple):
     """Lines of a table of all images, by "", and of each group if there are several.
 
-    Of the copies of an image, one counts in each group, and one in all. `copies` are the others in
-    a group, `copies_between` those in several groups.
+    Of the copies of an image, which the column image_digest tells, one counts in each group, and
+    one in all. `copies` are the others in a group, `copies_between` those in several groups.
     """
 
     rows: Mapping[str, Sequence[Row]]
@@ -96,26 +91,24 @@ class GroupedImages(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
-        rows = [{"group": "", **row} for row in rows]  # of a run that was given no groups
-        if any(row["group"] for row in rows):
-            rows = [{**row, "group": row["group"] or NO_GROUP} for row in rows]
-        twice = copies_among({**row, "group": ""} for row in rows)
-        in_group, names = copies_among(rows), sorted({row["group"] for row in rows})
-        hidden, hidden_in_group = {*twice}, {*in_group}
-        found = {"": [row for row in rows if row["path"] not in hidden]}
+        rows = list(rows)
+        paths, groups, digests = (
+            [row.get(each) or "" for row in rows] for each in ("path", "group", "image_digest")
+        )
+        groups = [each or NO_GROUP for each in groups]
+        twice, in_group = are_copies(digests), are_copies(digests, groups)
+        found, names = {"": [*compress(rows, ~twice)]}, sorted({*groups})
         for name in names if len(names) > 1 else ():
-            own = (row for row in rows if row["group"] == name)
-            found[name] = [row for row in own if row["path"] not in hidden_in_group]
-        return cls(found, in_group, [name for name in twice if name not in hidden_in_group])
+            found[name] = [*compress(rows, ~in_group & [each == name for each in groups])]
+        return cls(found, [*compress(paths, in_group)], [*compress(paths, twice & ~in_group)])
 
     @property
     def notes(self) -> list[str]:
         """What a report says of copies."""
-        notes = [note_of_copies(self.copies)] * bool(self.copies)
-        if self.copies_between:
-            only = note_of_copies(self.copies_between, "images in other groups")
-            notes.append(f"all groups together are counted {only}")
-        return notes
+        same = f"other images{' in the same group' * bool(self.copies_between)}"
+        notes = [note_of_copies(self.copies, same)] * bool(self.copies)
+        only = note_of_copies(self.copies_between, "images in other groups")
+        return notes + [f"all groups together are counted {only}"] * bool(self.copies_between)
 
 
 class ResultsFolder:

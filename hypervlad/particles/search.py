@@ -309,7 +309,7 @@ class _Search:
         is_replaced = False
         if there is not None and before is not None:
             digest, size = read_identity(image, self.reading, str(image))
-            is_replaced = digest != (before.get("image_digest") or digest)
+            is_replaced = not digest.startswith(before.get("image_digest") or digest)
             there = None if is_replaced and not self._is_drawn(name) else there
         by_person = self.drawn[name][0] if name in self.drawn and there is None else None
         notes = list[str]()

@@ -30,7 +30,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     result = run("predict", model, folder, "-q")
     assert result.stderr == ""
     rows = read_table(result.stdout)
-    further = ["unlike_training", "in_training", "novelty", "note"]
+    further = ["unlike_training", "in_training", "novelty", "note", "image_digest"]
     further += ["p_flat", "p_rings", "p_stripes"]
     assert list(rows[0]) == ["path", "label", "confidence", *further]
     files = sorted(folder.rglob("*.png"))
@@ -41,7 +41,7 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
     expected = hypervlad.load(model).predict_proba(files)
-    found = [[float(row[column]) for column in further[4:]] for row in rows]
+    found = [[float(row[column]) for column in further[5:]] for row in rows]
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 

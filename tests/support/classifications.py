@@ -14,7 +14,7 @@ def classification(proba, *, unlike=(), kinds=None, skipped=(), same=()):
     gone = [position for position, _ in skipped]
     positions = np.array([k for k in range(n_images) if k not in gone], dtype=np.intp)
     bad = tuple(SkippedImage(k, str(file), f"{file}: damaged") for k, file in skipped)
-    info = tuple(ImageInfo("" if k in same else f"{k}", (8, 8), None) for k in range(n_read))
+    info = tuple(ImageInfo("same" if k in same else f"{k}", (8, 8), None) for k in range(n_read))
     novelty = np.where(np.isin(np.arange(n_read), unlike), 2.0, 0.5)
     nearest, points = np.zeros((n_read, 1), np.intp), np.zeros((n_read, 2), np.float32)
     judgement = None

@@ -212,8 +212,7 @@ def test_all_answers_need_one_pass_also_in_chunks(model, texture_images, tmp_pat
     progress = []
     chunks = model.classify(images, chunk_size=8, progress=progress.append, **options)
     assert [image.n_reads for image in counted] == [1] * 24
-    assert sum(passes) == 24
-    assert progress == [8, 8, 8, 1]
+    assert (sum(passes), progress) == (24, [8, 8, 8, 1])
     whole = model.classify(images, **options)
     np.testing.assert_allclose(chunks.proba, whole.proba, atol=1e-6)
     np.testing.assert_array_equal(chunks.sets, whole.sets)

@@ -66,8 +66,7 @@ def check_sum(found, model, image):
     np.testing.assert_allclose(found.margins, expected - expected.mean(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.probabilities, model.predict_proba([image])[0], atol=1e-4)
     assert found.label == model.predict([image])[0]
-    assert found.maps.shape[0] == n_classes
-    assert found.maps.dtype == np.float32
+    assert (found.maps.shape[0], found.maps.dtype) == (n_classes, np.float32)
     np.testing.assert_allclose(found.maps.sum(axis=0), 0, atol=1e-5)
     for name, words in found.words.items():
         np.testing.assert_allclose(words.sum(axis=1), found.totals[name], rtol=1e-6, atol=1e-6)

@@ -101,7 +101,8 @@ def test_images_of_one_sample_count_once():
 
 
 def test_an_image_counts_once_and_facts_are_of_all(recwarn) -> None:
-    found = [replace(measured(np.full(9, d)), refused={"x": 1}, blur=d) for d in (1.0, 2.0, 4.0)]
+    facts = {"refused": {"x": 1}}
+    found = [replace(measured(np.full(9, d)), **facts, blur=d, digest=f"{d}") for d in (1.0, 2, 4)]
     found[1] = replace(found[1], polarity="dark")
     group, _ = compare_groups([*found, found[0], found[0]], [*"aaaab"]).groups
     own, between = (str(each.message) for each in recwarn)

@@ -75,3 +75,9 @@ def test_what_people_wrote_stays_if_images_are_gone_for_a_while(tmp_path, gone, 
     assert [field.by_person for field in after.fields] == [False, True, False]
     same = ["micrograph", "particle", "area_px2", "class", "left_out", "own"]
     assert after.table[same].equals(before[same])
+    (found.path / "gone_particles.csv").write_text("damaged\n")
+    after.count()
+    assert "gone_particles.csv: no column" in str(recwarn.list[-1].message)
+    (tmp_path / "images" / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"gone_particles.csv: no column"):
+        find(tmp_path, resume=True)

@@ -85,9 +85,8 @@ def test_the_page_notes_what_the_terminal_says(made, fitted, model, files, folde
     printed = run("predict", model, *images, "--page", files[0].with_name("p.html"), *table).stderr
     notes = [line.removeprefix("warning: ") for line in printed.splitlines()[:-1]]
     sets = fitted.classify(images, coverage=0.9).sets
-    for row, own in zip(
-        csv.DictReader(table[-1].read_text("utf-8").splitlines()), sets, strict=True
-    ):
+    rows = csv.DictReader(table[-1].read_text("utf-8").splitlines())
+    for row, own in zip(rows, sets, strict=True):
         assert row["possible"] == "|".join(fitted.classes_[own])
     assert len(notes) >= 3
     for note in notes:
@@ -109,10 +108,8 @@ def test_images_that_cannot_be_read_are_listed_with_the_reason(made, fitted, fil
     with pytest.warns(SkippedImagesWarning) as caught:
         page = made(files)
     (bad,) = caught[0].message.skipped  # type: ignore[union-attr]
-    assert [row[0] for row in page.rows if row[0].endswith(".png")] == [
-        *(str(file) for file in files if file != files[4]),
-        str(files[4]),
-    ]
+    in_order = [*(str(file) for file in files if file != files[4]), str(files[4])]
+    assert [row[0] for row in page.rows if row[0].endswith(".png")] == in_order
     assert [str(files[4]), bad.reason.partition(": ")[2]] in page.rows
     assert len(page.jpegs) == 8
     assert "1 image could not be read" in page.spaced
