@@ -128,18 +128,22 @@ def test_pixels_that_are_not_square_are_reported(folder, tmp_path):
 
 
 def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path):
-    images, out = wires(tmp_path / "images", "good.png"), tmp_path / "out"
+    images, out = wires(tmp_path / "images", "good.png", "near.png"), tmp_path / "out"
     (images / "broken.png").write_bytes(b"no image")
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
+    save(images / "none.png", np.random.default_rng(0).normal(0.5, 0.04, (64, 64)))
     (images / f"{'n' * 240}.png").write_bytes((images / "good.png").read_bytes())
-    result = run(images, "-o", out, code=2)
-    assert "1 of 4 images done" in result.stdout
+    (images / "sizes.csv").write_text("path,pixel_size\ngood.png,4\nnear.png,2\n")
+    result = run(images, "-o", out, "--pixel-size", images / "sizes.csv", code=2)
+    assert "3 of 6 images done" in result.stdout
     assert "flat.png: the image is flat" in result.stderr
     assert "nn.png: names of files of its results would have more than 255" in result.stderr
-    assert list(table(out)) == ["good.png"]
-    assert "warning: 3 of 4 images left out" in run(images, "-o", out, "--on-error", "skip").stderr
-    said = commands.run("report", out, "-o", tmp_path / "paper").output
-    assert "left out: broken.png: not an image" in " ".join(said.split())
+    assert list(table(out)) == ["good.png", "near.png", "none.png"]
+    said = " ".join(commands.run("report", out, "-o", tmp_path / "paper").output.split())
+    for text in ("broken.png: not an image", "no fibres in none.png", "are 64 to 128 nm wide"):
+        assert text in said
+    assert "fibres in 2 images" in (tmp_path / "paper" / "methods.txt").read_text()
+    assert "warning: 3 of 6 images left out" in run(images, "-o", out, "--on-error", "skip").stderr
     before = (out / "alignment.csv").read_bytes()
     assert "done" not in run(images / "flat.png", "-o", out, "--on-error", "skip", code=2).output
     assert (out / "alignment.csv").read_bytes() == before
