@@ -615,6 +615,15 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(start: Start, tmp_p
     assert not (tmp_path / "elsewhere").exists()
     length: dict[str, str | None] = {"Content-Length": str(2**24 + 1)}
     assert app.send("keep/defects", b"", headers=length).status == 413
+    (good := tmp_path / "good" / "sub").mkdir(parents=True)
+    every = defects | {"normal": "../good", "only": ""}
+    for name in ("1.png", "", "2.png"):  # nothing is learnt, also not again, before one is new
+        if name:
+            (good / name).write_bytes(b"damaged")
+        state = app.ended("defects", **every)["task"]["state"]
+        assert state == ("failed" if name else "done")
+        assert (results / "defects-2" / "scores.csv").exists() == (name == "2.png")
+        shutil.copy(tmp_path / "d.hvlad", results / "defects" / "model.hvlad")
     app_itself = psutil.Process(app.running.pid)  # with the process that forks its commands
     wait_until(lambda: len(app_itself.children(recursive=True)) < 2, "an end without work")
 
