@@ -461,6 +461,12 @@ class Project(Finding):
                 place = Path(choices[task.given]) if is_given else images
                 own += self._sizes_in(place.parent if place.suffix == ".csv" else place)
             before = self.runner.task["lines"]
+            if step.may_fail and not step.makes:  # or those of before would stay if it fails
+                written = Path(own[own.index("-o") + 1])
+                files = (folder / name for each in task.files for name in (each[0], *each[3::2]))
+                for file in files:
+                    if file.is_relative_to(written):
+                        file.unlink(missing_ok=True)
             try:
                 self.runner.run(*own, "--on-error", "skip")
             except QueueError as error:

@@ -478,6 +478,11 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
     names = "diameters-2", "diameters"
     tables = [(results / each / "diameters.csv").read_text() for each in names]
     assert ["pixel_size=2.0" in each for each in tables] == [False, True]
+    own = results / "diameters" / "report" / "report.html"
+    own.parent.mkdir(exist_ok=True)
+    own.touch()
+    assert "no image has diameters" in app.ended("diameters", **body)["task"]["lines"][-1]
+    assert not own.exists(), "of other results"
     body = {"window": "", "tolerance": "", "keep": False, "image": "1:a.png", "only": ""}
     for typed, words in (("wide", "such as 0.5; got 'wide'"), ("1,000", "could be two")):
         (line,) = app.ended("alignment", **body | {"tolerance": typed})["task"]["lines"]
