@@ -32,19 +32,6 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert not list(tmp_path.glob("*.parts*"))
 
 
-def test_whoever_completes_or_keeps_a_file_is_warned_of_skipped_images(extract, folder, network):
-    (folder / "a" / "5.png").write_bytes(b"no image")
-    interrupt(extract, 3)
-    for n_kept in (12, 19):
-        with pytest.warns(SkippedImagesWarning) as warned:
-            done = extract(resume=True)
-        assert "1 of 20" in str(warned[0].message)
-        assert "5.png" in str(warned[0].message)
-        assert done.n_kept == n_kept
-        assert [image.position for image in done.skipped] == [5]
-    assert network.n_images == 8
-
-
 def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     extract, encoder, folder, out, expected
 ):
