@@ -369,6 +369,7 @@ class Project(Finding):
         made, before = self._made_with(task.kind)
         names = [task.given, *task.steps[0].takes.split()]
         is_other = any((made.get(name) or "") != (choices[name] or "") for name in names)
+        is_other |= made.get("stamps") != self._files_learnt(task, choices, marks)
         if is_other or (marks != before and not choices[task.given]):
             words = f"other choices or marks than now; “{task.button}” trains it anew"
             self.runner.report(f"warning: the model was trained with {words}")
@@ -398,11 +399,10 @@ class Project(Finding):
         """Rename results that were made with other choices, and note those of new ones."""
         made, before = self._made_with(task.kind)
         late = {each.name: "" for each in task.choices if each.is_late}
-        paths = [choices[e.name] for e in task.choices if e.kind in _FILES and not e.is_late]
-        stamps = [str(file_stamp(each)) for each in paths if os.path.isfile(each)]
-        choices = choices | {"pixel_sizes": self._sizes, "stamps": stamps}
+        choices = choices | {"pixel_sizes": self._sizes}
+        stamps = {"stamps": self._files_learnt(task, choices, marks)}
         is_given = choices.get(task.given) or choices.get("model")
-        is_other = made | late != choices | late or (marks != before and not is_given)
+        is_other = made | late != choices | stamps | late or (marks != before and not is_given)
         if is_other or not folder.exists():
             self._close_queue()
             # First, for a kill: the marks have the labels of its queue, which is elsewhere then.
@@ -421,8 +421,20 @@ class Project(Finding):
         self, kind: str, choices: dict[str, Any], used: dict[str, str], marks: dict[str, str]
     ) -> None:
         """Note with which choices and marks results are made, and all marks that there are."""
-        made = json.dumps([choices, used])
+        stamps = self._files_learnt(TASKS[kind], choices, used)
+        made = json.dumps([choices | {"stamps": stamps}, used])
         self.set_facts(**{f"choices of {kind}": made, f"marks of {kind}": json.dumps(marks)})
+
+    def _files_learnt(
+        self, task: Task, choices: dict[str, Any], marks: dict[str, str]
+    ) -> list[str]:
+        """Return what changes with any file that a task learns from: given, or marked."""
+        paths = [choices.get(e.name) for e in task.choices if e.kind in _FILES and not e.is_late]
+        found = [Path(each) for each in paths if each]
+        if not (choices.get(task.given) or choices.get("model")):
+            found += [self._root / name for name in marks]
+        files = ((top, files_in(top) if top.is_dir() else [top]) for top in found)
+        return [f"{each.relative_to(top)} {file_stamp(each)}" for top, own in files for each in own]
 
     def _steps(
         self, task: Task, steps: Sequence[Step], fill: dict[str, list[Any]], choices: dict[str, Any]
@@ -449,6 +461,12 @@ class Project(Finding):
                 place = Path(choices[task.given]) if is_given else images
                 own += self._sizes_in(place.parent if place.suffix == ".csv" else place)
             before = self.runner.task["lines"]
+            if step.may_fail and not step.makes:  # or those of before would stay if it fails
+                written = Path(own[own.index("-o") + 1])
+                files = (folder / name for each in task.files for name in (each[0], *each[3::2]))
+                for file in files:
+                    if file.is_relative_to(written):
+                        file.unlink(missing_ok=True)
             try:
                 self.runner.run(*own, "--on-error", "skip")
             except QueueError as error:

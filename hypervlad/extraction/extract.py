@@ -126,7 +126,7 @@ def extract_features(
         ``joblib.parallel_config``, such as a dask or ray cluster.
     resume : bool, default=False
         Continue an interrupted call, if there was one. A complete file that the same encoder made
-        from the same images (by path, size and modification time) is kept.
+        from the same images (by path, size and times) is kept.
     verbose : bool, default=False
         Show progress.
 

@@ -74,7 +74,7 @@ def _value(key: str, value: Any) -> Any:
 
 
 def file_key(path: Any) -> str | None:
-    """Return a digest of a file's path, size and time; None if this is no path to a file."""
+    """Return a digest of a file's path, size and times; None if this is no path to a file."""
     if not isinstance(path, str | os.PathLike) or (stamp := file_stamp(path)) is None:
         return None
     size, time = stamp

@@ -12,7 +12,14 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from hypervlad.common.wording import counted, note_of_copies, note_of_unscaled, verb
+from hypervlad.common.progress import by_reader
+from hypervlad.common.wording import (
+    counted,
+    name_some,
+    note_of_copies,
+    note_of_unscaled,
+    verb,
+)
 from hypervlad.fibres.alignment import DEFAULT_METHOD, EXCESS
 from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
@@ -43,6 +50,7 @@ _OF_IMAGES = {  # columns
 }
 _USELESS = 0.99  # of what is possible: an interval that says nothing
 _MAX_SPREAD = 90  # degrees between two axes, at most
+_SAME_WINDOW = 1.1  # times: sides of windows in nm, which are rounded to pixels
 _MAX_FIGURES = 24
 _HEADER = "Image", "Aligned area, %", "Mean direction, °", "Order parameter", "Spread, °"
 _ABOUT_IMAGES = (
@@ -181,18 +189,33 @@ def alignment_report(folder: Path, weight: str | None) -> paper.Report:
     if rows[0]["method"] != DEFAULT_METHOD:
         rule = f"where a trained model says so{model}"
     methods = [
-        f"Directions of fibres in {counted(len(rows), 'image')} were measured with hypervlad"
+        f"Directions of fibres in {counted(len(with_fibres), 'image')} were measured with hypervlad"
         f"{version} by the structure tensor (Gaussian of {sigma} pixels; pixel size "
         f"{size or 'not known'}). Windows of {window} pixels count as aligned {rule}. "
         "Means of images have Student's 95 % intervals, from how much images differ and how far "
         "directions can be measured.",
         paper.annotations_text(kept, any(row["annotations"] for row in rows)),
     ]
-    notes = grouped.notes + paper.notes_of(made, rows)
+    none = [row["path"] for row in rows if not row["mean_direction_deg"]]
+    notes = grouped.notes + [f"no fibres in {name_some(none)}"] * bool(none) + _on_windows(rows)
+    notes += paper.notes_of(made, rows)
     label = "direction from the mean of its image"
     shown = paper.Figure(label, "°", "fibre pixels", [drawn], caption, _BINS.tolist())
     images = _image_by_image(folder, every)
     return paper.Report("Alignment of fibres", [shown], results, methods, None, notes, images)
+
+
+def _on_windows(rows: Sequence[Row]) -> list[str]:
+    """Return what fractions of images of several magnifications cannot say."""
+    sides = [float(row["window_nm"]) for row in rows if row["fraction"] and row["window_nm"]]
+    if not sides or max(sides) <= _SAME_WINDOW * min(sides):
+        return []
+    how = by_reader("repeat with --window, in nm", "give the window in nm, and start again")
+    ends = " to ".join(map(number_text, (min(sides), max(sides))))
+    return [
+        f"windows are {ends} nm wide, as images have several magnifications; aligned fractions "
+        f"depend on that, so that images cannot be compared: {how}"
+    ]
 
 
 def _means(rows: Sequence[Row], group: str = "") -> list[Result]:

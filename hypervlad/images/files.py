@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import glob
+import hashlib
 import io
 import os
 import re
@@ -273,10 +274,12 @@ def add_sidecar(decoded: DecodedImage, path: Path) -> None:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return size, bytes, and modification time, ns, of an image; None if there is none.
+    """Return the size of an image, bytes, and a digest of its times; None if there is none.
 
     Those of files beside it, and of all that is in a Zarr folder, count, too, so that what is kept
-    about an image is compared with them.
+    about an image is compared with them. Archives and simple file systems give many files the same
+    modification time, and they may be of one size: the system's own time tells if names were
+    changed, and on Windows when each file was made.
     """
     try:
         status = [os.stat(path)]
@@ -288,7 +291,9 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     for sidecar in sidecars(path):
         with suppress(OSError):
             status.append(os.stat(sidecar))
-    return sum(each.st_size for each in status), max(each.st_mtime_ns for each in status)
+    times = repr([(each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in status])
+    digest = hashlib.blake2b(times.encode(), digest_size=7).digest()
+    return sum(each.st_size for each in status), int.from_bytes(digest)
 
 
 def is_left_out(name: str) -> bool:

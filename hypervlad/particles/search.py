@@ -363,7 +363,10 @@ class _Search:
         Return whether it is another one than before.
         """
         run = self.folder.run
-        size = size or run["pixel_sizes"].get(name) or run["pixel_size"] or before
+        listed = run["pixel_sizes"].get(name)
+        if listed and size == self.pixel_size and math.isclose(before or listed, listed):
+            size = listed  # a number is of the others
+        size = size or listed or run["pixel_size"] or before
         is_other = not math.isclose(size or 0, before or 0, rel_tol=ROUNDING)
         row["pixel_size_nm"] = size if is_other else before
         if is_other:
@@ -426,11 +429,15 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         versions = [*str(folder.run.get("version", __version__)).split(" and "), __version__]
         run["version"] = " and ".join(dict.fromkeys(versions))
         # A pixel size may be given later, or once.
-        run["pixel_size"] = run["pixel_size"] or folder.run["pixel_size"]
+        size, rows = folder.run["pixel_size"], folder.searched.rows()
+        if (number := run["pixel_size"]) and not size:  # of images that had one of a table, too
+            listed = folder.run["pixel_sizes"].items()
+            had = [name for name, nm in listed if rows.get(name, {}).get("pixel_size_nm") == nm]
+            run["pixel_sizes"] = dict.fromkeys(had, number)
+        run["pixel_size"] = number or size
         before = folder.run | {"images": str(folder.images)}
         before["pixel_size"] = before["pixel_size"] or run["pixel_size"]
         # Those of single files, too, and some may be new, or have had the size of all.
-        size, rows = folder.run["pixel_size"], folder.searched.rows()
         had_it = {name for name, row in rows.items() if size and row["pixel_size_nm"] == size}
         before["pixel_sizes"] |= dict.fromkeys(run["pixel_sizes"].keys() & had_it, size)
         before["pixel_sizes"], run["pixel_sizes"] = (

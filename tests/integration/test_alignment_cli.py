@@ -60,46 +60,22 @@ def found(folder, tmp_path_factory):
 # --- what is written -----------------------------------------------------------------------------
 
 
-def test_one_line_per_image_agrees_with_the_library(folder, found):
-    rows = table(found)
+def test_tables_and_maps_are_those_of_the_library(folder, found):
+    rows, columns = table(found), ("fraction", "fibre_fraction", "mean_direction_deg")
+    columns += "order_parameter", "spread_deg", "n_regions", "largest_region_px2", "fibre_share"
     assert list(rows) == ["one/a.tif", "two/a.tif"]
-    for name, row in rows.items():
+    for (name, row), pixel_size in zip(rows.items(), (PIXEL_SIZE, None), strict=True):
         image = read_image(folder / name)
         aligned = aligned_fraction(image, window=24)
-        directions, of_all = local_orientation(image, 1.75), aligned.statistics
-        for column, value in (
-            ("fraction", aligned.fraction),
-            ("fibre_fraction", aligned.fibre_fraction),
-            ("mean_direction_deg", np.rad2deg(of_all.mean)),
-            ("order_parameter", of_all.order),
-            ("spread_deg", np.rad2deg(of_all.spread)),
-            ("n_regions", len(aligned.regions)),
-            ("largest_region_px2", aligned.regions[0].area),
-            ("fibre_share", directions.mask.mean()),
-            ("window_px", 24),
-            ("tolerance_deg", 20),
-            ("sigma_px", 1.75),
-        ):
-            assert float(row[column]) == pytest.approx(value, rel=1e-4), column
-        assert row["method"] == "structure_tensor"
-    known, unknown = rows.values()
-    assert (known["pixel_size_nm"], known["window_nm"], known["sigma_nm"]) == ("4", "96", "7")
-    area = float(known["largest_region_px2"]) * (PIXEL_SIZE / 1000) ** 2
-    assert float(known["largest_region_um2"]) == pytest.approx(area, rel=1e-4)
-    metric = ("pixel_size_nm", "window_nm", "sigma_nm", "largest_region_um2")
-    assert [unknown[column] for column in metric] == [""] * 4
-
-
-def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder, found):
-    for name, pixel_size in (("one/a.tif", PIXEL_SIZE), ("two/a.tif", None)):
-        image = folder / name
-        directions = local_orientation(image, 1.75)
-        expected = {
-            "orientation": directions.orientation,
-            "coherence": directions.coherence,
-            "regions": aligned_fraction(image, window=24).labels,
-        }
-        for kind, values in expected.items():
+        directions, of_all = local_orientation(folder / name, 1.75), aligned.statistics
+        angles = np.rad2deg([of_all.mean, of_all.spread])
+        values = [aligned.fraction, aligned.fibre_fraction, angles[0], of_all.order, angles[1]]
+        values += [len(aligned.regions), aligned.regions[0].area, directions.mask.mean()]
+        assert [float(row[each]) for each in columns] == pytest.approx(values, rel=1e-4)
+        given = [row[each] for each in ("window_px", "tolerance_deg", "sigma_px", "method")]
+        assert given == ["24", "20", "1.75", "structure_tensor"]
+        maps = {"orientation": directions.orientation, "coherence": directions.coherence}
+        for kind, values in (maps | {"regions": aligned.labels}).items():
             path = found / "maps" / f"{name}.{kind}.tif"
             stored = tifffile.imread(path)
             assert stored.dtype == (np.uint16 if kind == "regions" else np.float32)
@@ -108,6 +84,12 @@ def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder, found):
         overlay = np.asarray(Image.open(found / "overlays" / f"{name}.png")).astype(int)
         assert overlay.shape == (96, 128, 3)
         assert np.ptp(overlay, axis=-1).max() > 60
+    known, unknown = rows.values()
+    assert (known["pixel_size_nm"], known["window_nm"], known["sigma_nm"]) == ("4", "96", "7")
+    area = float(known["largest_region_px2"]) * (PIXEL_SIZE / 1000) ** 2
+    assert float(known["largest_region_um2"]) == pytest.approx(area, rel=1e-4)
+    metric = ("pixel_size_nm", "window_nm", "sigma_nm", "largest_region_um2")
+    assert [unknown[column] for column in metric] == [""] * 4
 
 
 def test_pixels_that_are_not_square_are_reported(folder, tmp_path):
@@ -128,18 +110,22 @@ def test_pixels_that_are_not_square_are_reported(folder, tmp_path):
 
 
 def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path):
-    images, out = wires(tmp_path / "images", "good.png"), tmp_path / "out"
+    images, out = wires(tmp_path / "images", "good.png", "near.png"), tmp_path / "out"
     (images / "broken.png").write_bytes(b"no image")
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
+    save(images / "none.png", np.random.default_rng(0).normal(0.5, 0.04, (64, 64)))
     (images / f"{'n' * 240}.png").write_bytes((images / "good.png").read_bytes())
-    result = run(images, "-o", out, code=2)
-    assert "1 of 4 images done" in result.stdout
+    (images / "sizes.csv").write_text("path,pixel_size\ngood.png,4\nnear.png,2\n")
+    result = run(images, "-o", out, "--pixel-size", images / "sizes.csv", code=2)
+    assert "3 of 6 images done" in result.stdout
     assert "flat.png: the image is flat" in result.stderr
     assert "nn.png: names of files of its results would have more than 255" in result.stderr
-    assert list(table(out)) == ["good.png"]
-    assert "warning: 3 of 4 images left out" in run(images, "-o", out, "--on-error", "skip").stderr
-    said = commands.run("report", out, "-o", tmp_path / "paper").output
-    assert "left out: broken.png: not an image" in " ".join(said.split())
+    assert list(table(out)) == ["good.png", "near.png", "none.png"]
+    said = " ".join(commands.run("report", out, "-o", tmp_path / "paper").output.split())
+    for text in ("broken.png: not an image", "no fibres in none.png", "are 64 to 128 nm wide"):
+        assert text in said
+    assert "fibres in 2 images" in (tmp_path / "paper" / "methods.txt").read_text()
+    assert "warning: 3 of 6 images left out" in run(images, "-o", out, "--on-error", "skip").stderr
     before = (out / "alignment.csv").read_bytes()
     assert "done" not in run(images / "flat.png", "-o", out, "--on-error", "skip", code=2).output
     assert (out / "alignment.csv").read_bytes() == before

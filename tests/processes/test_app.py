@@ -478,6 +478,11 @@ def test_a_task_that_is_stopped_or_killed_goes_on_where_it_was(
     names = "diameters-2", "diameters"
     tables = [(results / each / "diameters.csv").read_text() for each in names]
     assert ["pixel_size=2.0" in each for each in tables] == [False, True]
+    own = results / "diameters" / "report" / "report.html"
+    own.parent.mkdir(exist_ok=True)
+    own.touch()
+    assert "no image has diameters" in app.ended("diameters", **body)["task"]["lines"][-1]
+    assert not own.exists(), "of other results"
     body = {"window": "", "tolerance": "", "keep": False, "image": "1:a.png", "only": ""}
     for typed, words in (("wide", "such as 0.5; got 'wide'"), ("1,000", "could be two")):
         (line,) = app.ended("alignment", **body | {"tolerance": typed})["task"]["lines"]
@@ -615,6 +620,15 @@ def test_one_image_is_looked_at_with_a_model_that_was_learnt(start: Start, tmp_p
     assert not (tmp_path / "elsewhere").exists()
     length: dict[str, str | None] = {"Content-Length": str(2**24 + 1)}
     assert app.send("keep/defects", b"", headers=length).status == 413
+    (good := tmp_path / "good" / "sub").mkdir(parents=True)
+    every = defects | {"normal": "../good", "only": ""}
+    for name in ("1.png", "", "2.png"):  # nothing is learnt, also not again, before one is new
+        if name:
+            (good / name).write_bytes(b"damaged")
+        state = app.ended("defects", **every)["task"]["state"]
+        assert state == ("failed" if name else "done")
+        assert (results / "defects-2" / "scores.csv").exists() == (name == "2.png")
+        shutil.copy(tmp_path / "d.hvlad", results / "defects" / "model.hvlad")
     app_itself = psutil.Process(app.running.pid)  # with the process that forks its commands
     wait_until(lambda: len(app_itself.children(recursive=True)) < 2, "an end without work")
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from support.extraction_fixtures import extracted, noise
+from support.extraction_fixtures import extracted, interrupt, noise
 from support.feature_folders import write_folder
 
 import hypervlad
@@ -79,21 +79,24 @@ def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
     assert str(tmp_path).encode() not in expected
 
 
-def test_unreadable_images_have_no_row_and_a_warning_names_them(extract, folder):
+def test_unreadable_images_have_no_row_and_whoever_completes_or_keeps_a_file_names_them(
+    extract, folder, network
+):
     bad = [folder / "a" / "3.png", folder / "c.png"]
     if sys.platform == "linux":  # a name that is no text
         bad.append(Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")))
     for file in bad:
         file.write_bytes(b"no image")
-    n_all = 19 + len(bad)
-    with pytest.warns(SkippedImagesWarning, match=rf"{len(bad)} of {n_all} images could not be"):
-        done = extract()
-    _, frame = load_features(done.path)
-    assert done.n_images == len(frame) == 19
-    assert [image.position for image in done.skipped] == [3, 16, 21][: len(bad)]
-    assert all(str(folder) in image.reason for image in done.skipped)
-    assert not {"a/3.png", "c.png"} & set(frame["path"])
-    assert f"{len(bad)} images could not be read" in str(done)
+    interrupt(extract, 3)
+    for n_kept in (12, 19):
+        with pytest.warns(SkippedImagesWarning, match=f"{len(bad)} of {19 + len(bad)} images .*"):
+            done = extract(resume=True)
+        assert (done.n_kept, done.n_images) == (n_kept, 19)
+        assert [image.position for image in done.skipped] == [3, 16, 21][: len(bad)]
+        assert all(str(folder) in image.reason for image in done.skipped)
+        assert f"{len(bad)} images could not be read" in str(done)
+    assert network.n_images == 8
+    assert not {"a/3.png", "c.png"} & set(load_features(done.path)[1]["path"])
 
 
 @given(

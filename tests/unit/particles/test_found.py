@@ -266,6 +266,14 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
     for size in (2.5, PixelSizes({own / name: 2.5}, {})):
         with pytest.raises(ValueError, match=r"was made with pixel.size.* 5\.0, not 2\.5"):
             find(path, own, pixel_size=size, resume=True)
+    find(tmp_path / "listed", own, pixel_size=PixelSizes(dict.fromkeys(own.iterdir(), 2.5)))
+    with pytest.raises(ValueError, match=r"size of .* 2\.5, not 5\.0"):
+        find(tmp_path / "listed", own, resume=True)
+    shutil.copytree(own, more := tmp_path / "more")
+    for size in (5.0, PixelSizes({more / "z.png": 2.5}, {}), 5.0):
+        sizes = find(tmp_path / "z", more, pixel_size=size, resume=True)[0].field_table
+        shutil.copy(more / name, more / "z.png")
+    assert sizes["pixel_size_nm"].tolist() == [*[5.0] * (len(sizes) - 1), 2.5]
 
 
 def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn):
