@@ -268,15 +268,17 @@ def _basins(
     depth = np.where(inside, depth, -np.inf)
     tops, n = ndimage.label(inside & (depth == ndimage.maximum_filter(depth, 3)), EIGHT)
     basins, n_components = ndimage.label(inside, EIGHT)
-    of_top = np.zeros(n + 1, np.intp)
+    of_top, only = np.zeros(n + 1, np.intp), np.zeros(n_components + 1, np.int32)
     of_top[tops] = basins
-    is_one = np.bincount(of_top[1:], minlength=n_components + 1) == 1
-    only = np.zeros(n_components + 1, np.int32)
     only[of_top[1:]] = np.arange(1, n + 1)
-    several = inside & ~is_one[basins]
-    values_of(basins, only, basins)
-    if several.any():
-        basins[several] = watershed(-depth, tops * several, mask=several, connectivity=2)[several]
+    several = inside & (np.bincount(of_top[1:], minlength=n_components + 1) > 1)[basins]
+    every = values_of(basins, only, basins)
+    if not several.any():
+        return every
+    columns = ndimage.binary_dilation(several.any(axis=0))  # the others need no watershed
+    depth, tops, mask = (np.compress(columns, each, axis=1) for each in (depth, tops, several))
+    basins = watershed(-depth, tops * mask, mask=mask, connectivity=2)
+    every[several] = basins[mask]
     meetings = list[NDArray[Any]]()
     for here, there in NEIGHBOURS:
         pairs = np.stack([basins[here], basins[there]])
@@ -289,7 +291,7 @@ def _basins(
     first = np.unique(np.sort(found[1:], axis=0).T @ [n + 1, 1], return_index=True)[1]
     ways, pairs = found[0, np.sort(first)], found[1:, np.sort(first)].T.astype(int)
     peaks = np.zeros(n + 1)
-    peaks[tops[tops > 0]] = depth[tops > 0]
+    peaks[tops] = depth
     # The maxima of which basins are a part, and the highest of those that are connected so far.
     own, highest = np.arange(n + 1), np.arange(n + 1)
     for way, (one, other) in zip(ways.tolist(), pairs.tolist(), strict=True):
@@ -300,4 +302,4 @@ def _basins(
             if not are_apart(float(peaks[highest[other]]), way):
                 own[lower] = own[one]
             highest[lower] = highest[one]
-    return np.asarray(np.unique(own, return_inverse=True)[1].astype(np.int32)[basins])
+    return np.asarray(np.unique(own, return_inverse=True)[1].astype(np.int32)[every])
