@@ -147,16 +147,12 @@ def label_parts(
         inside = own.own(components)
         parts = partition(own, inside)
         own.put(components, inside, 0)
-        at = np.flatnonzero(parts)
-        of = parts.ravel()[at]
-        areas = np.bincount(of, minlength=1)
-        first = np.zeros(len(areas), np.intp)
-        first[of[::-1]] = at[::-1]
+        areas = areas_of(parts, int(parts.max(initial=0)))
         numbers = numbers_of(areas >= min_area)
-        firsts.append(own.indices(first[numbers > 0]))
+        firsts.append(own.firsts(parts, len(areas) - 1)[numbers > 0])
         numbers[numbers > 0] += n
         n += len(firsts[-1])
-        own.put(components, parts > 0, -numbers[parts])
+        own.put(components, parts > 0, values_of(parts, -numbers, parts))
     numbers = np.zeros(n + 1, np.int32)
     numbers[-1 - np.argsort(np.concatenate(firsts))] = np.arange(1, n + 1)
     return values_of(components, numbers, components)
@@ -269,9 +265,11 @@ def _basins(
     tops, n = ndimage.label(inside & (depth == ndimage.maximum_filter(depth, 3)), EIGHT)
     basins, n_components = ndimage.label(inside, EIGHT)
     of_top, only = np.zeros(n + 1, np.intp), np.zeros(n_components + 1, np.int32)
-    of_top[tops] = basins
+    at = np.flatnonzero(tops)
+    of_top[tops.ravel()[at]] = basins.ravel()[at]
     only[of_top[1:]] = np.arange(1, n + 1)
-    several = inside & (np.bincount(of_top[1:], minlength=n_components + 1) > 1)[basins]
+    has_several = np.bincount(of_top[1:], minlength=n_components + 1) > 1
+    several = values_of(basins, has_several, np.empty(basins.shape, bool))
     every = values_of(basins, only, basins)
     if not several.any():
         return every
@@ -290,8 +288,8 @@ def _basins(
     # The highest way between each pair of basins.
     first = np.unique(np.sort(found[1:], axis=0).T @ [n + 1, 1], return_index=True)[1]
     ways, pairs = found[0, np.sort(first)], found[1:, np.sort(first)].T.astype(int)
-    peaks = np.zeros(n + 1)
-    peaks[tops] = depth
+    peaks, at = np.zeros(n + 1), np.flatnonzero(tops)
+    peaks[tops.ravel()[at]] = depth.ravel()[at]
     # The maxima of which basins are a part, and the highest of those that are connected so far.
     own, highest = np.arange(n + 1), np.arange(n + 1)
     for way, (one, other) in zip(ways.tolist(), pairs.tolist(), strict=True):
@@ -302,4 +300,4 @@ def _basins(
             if not are_apart(float(peaks[highest[other]]), way):
                 own[lower] = own[one]
             highest[lower] = highest[one]
-    return np.asarray(np.unique(own, return_inverse=True)[1].astype(np.int32)[every])
+    return values_of(every, np.unique(own, return_inverse=True)[1], every)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.resampling import areas_of
+
 LabelMap: TypeAlias = NDArray[np.int32]
 BoolMap: TypeAlias = NDArray[np.bool_]
 Window: TypeAlias = tuple[slice, ...]
@@ -58,8 +60,9 @@ class SideBySide:
         # Of each column, the image's row of its first pixel, and the image's column.
         self._row, self._column = tops[self.at], np.arange(len(self.at))
         self._column = self._column + (lefts - self._starts)[self.at]
-        self._shape, self._places = shape, list[tuple[Window, Window, _Cut | None]]()
+        self._places = list[tuple[Window, Window, _Cut | None]]()
         height, width = shape
+        self._n_columns = width
         for (top, bottom, left, right), start in zip(
             boxes.tolist(), self._starts.tolist(), strict=True
         ):
@@ -82,13 +85,10 @@ class SideBySide:
 
     def put(self, values: NDArray[Any], where: BoolMap, found: NDArray[Any] | int) -> None:
         """Put an array's values, or one, into the image where it says so."""
-        y, x = np.nonzero(where)
-        values[self._row[x] + y, self._column[x]] = found if isinstance(found, int) else found[y, x]
-
-    def indices(self, flat: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the flat indices in the image of flat indices in the array."""
-        y, x = np.divmod(flat, self._size[1])
-        return np.asarray((self._row[x] + y) * self._shape[1] + self._column[x])
+        for rows in self._some_rows():
+            y, x = np.nonzero(where[rows])
+            some = found if isinstance(found, int) else found[rows][y, x]
+            values[self._row[x] + y + rows.start, self._column[x]] = some
 
     def own(self, labels: LabelMap) -> BoolMap:
         """Return where each window has its region."""
@@ -100,15 +100,39 @@ class SideBySide:
 
     def sums(self, values: NDArray[Any], mask: BoolMap) -> NDArray[np.float64]:
         """Return the sums of values in a mask, of each region, (n,)."""
-        columns = np.where(mask, values, 0).sum(axis=0, dtype=np.float64)
+        columns = np.einsum("ij,ij->j", values, mask, dtype=np.float64, casting="unsafe")
         return np.add.reduceat(columns, self._starts)
+
+    def histograms(self, values: NDArray[np.uint8], mask: BoolMap) -> NDArray[np.int64]:
+        """Return how often each region has each value in a mask, (n, 256)."""
+        found = np.zeros(256 * len(self.numbers), np.int64)
+        for rows in self._some_rows():
+            codes = (256 * self.at + values[rows])[mask[rows]]
+            found += np.bincount(codes, minlength=len(found))
+        return found.reshape(-1, 256)
 
     def parts(self, labels: LabelMap) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Return the place in `numbers` of what each of n labels is part of, and their areas."""
-        areas = np.bincount(labels.ravel())
+        areas = areas_of(labels, int(labels.max(initial=0)))
         of = np.zeros(len(areas), np.intp)
-        of[labels] = self.at
+        for rows in self._some_rows():
+            of[labels[rows]] = self.at
         return of[1:], areas[1:]
+
+    def firsts(self, labels: LabelMap, n: int) -> NDArray[np.intp]:
+        """Return the flat index in the image of the first pixel of labels 0 to n."""
+        found = np.zeros(n + 1, np.intp)
+        for rows in reversed(list(self._some_rows())):
+            y, x = (each[::-1] for each in np.nonzero(labels[rows]))
+            at = (self._row[x] + y + rows.start) * self._n_columns + self._column[x]
+            found[labels[rows][y, x]] = at
+        return found
+
+    def _some_rows(self) -> Iterator[slice]:
+        """Yield few rows at once, as indices take 64 bits."""
+        height, width = self._size
+        step = max(1, _AT_ONCE // width)
+        return (slice(top, top + step) for top in range(0, height, step))
 
     def largest(self, regions: NDArray[np.intp], areas: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the number of the largest piece of each region, the first of equal ones."""

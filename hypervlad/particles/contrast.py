@@ -49,24 +49,27 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
     ends = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
     n_ends = np.bincount(np.concatenate(ends), minlength=n + 1)[1:]
     for some in side_by_side(labels, _RING + 1):
-        there, of, at = some.take(labels, -1), some.at, some.numbers - 1
-        own, outside = there == some.of_column, there == -1
+        of, at, there = some.at, some.numbers - 1, some.take(labels, -1)
+        own, outside, free = there == some.of_column, there == -1, there == 0
+        del there  # of the largest images, each copy takes 268 MB
         lengths[at] = some.counts(own & ~ndimage.binary_erosion(own))
         within = own & ~ndimage.binary_erosion(own | outside, _AROUND)
         beyond = ndimage.binary_dilation(own, _AROUND) & ~own & ~outside
-        free = beyond & (there == 0)
+        free &= beyond
         is_free = some.counts(free) >= _MIN_FREE * some.counts(beyond)
         beyond = np.where(is_free[of], free, beyond)
+        above = some.take(grey)
         with np.errstate(invalid="ignore"):  # nothing is beyond an image that is one particle
-            outer = some.sums(values := some.take(grey), beyond) / some.counts(beyond)
-            above = sign * (values - outer[of])
+            above -= (some.sums(above, beyond) / some.counts(beyond)).astype(np.float32)[of]
+            above *= sign
             for column, part in enumerate((within, own)):
                 areas[at, column] = some.counts(part)
                 contrasts[at, column] = some.sums(above, part) / areas[at, column]
             core = own & ~within
             n_core, steps = some.counts(core), contrasts[at, 0]
-            above -= (some.sums(above, core) / n_core)[of]
-            spread = np.sqrt(some.sums(above**2, core) / n_core) / steps
+            above -= (some.sums(above, core) / n_core).astype(np.float32)[of]
+            above *= above
+            spread = np.sqrt(some.sums(above, core) / n_core) / steps
             spreads[at] = np.where((n_core >= _LEAST_CORE) & (steps > 0), spread, np.nan)
     return Edges(np.nan_to_num(contrasts[:, 0]), n_ends / lengths, contrasts, areas, spreads)
 

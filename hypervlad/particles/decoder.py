@@ -479,9 +479,7 @@ def parts_of(
 
     def likely(own: SideBySide, inside: BoolMap) -> LabelMap:
         # No part is more probable than the component's most probable pixels.
-        of_pixel = np.broadcast_to(own.at, inside.shape)[inside] * 256
-        of_pixel += own.take(background)[inside]
-        counts = np.bincount(of_pixel, minlength=256 * len(own.numbers)).reshape(-1, 256)
+        counts = own.histograms(own.take(background), inside)
         counts = counts.cumsum(axis=1).clip(max=min_area)
         is_likely = (counts[:, -1] == min_area) & (counts[:, edge - 1] == min_area)
         sums = np.diff(counts, axis=1, prepend=0) @ np.arange(256)
