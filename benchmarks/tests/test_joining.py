@@ -123,7 +123,7 @@ class Listed(Joiner):
 
 def test_the_likeliest_are_joined_first_and_each_once_per_round():
     labels = np.repeat([[1, 2, 3, 4, 5]], 4, axis=0).repeat(4, axis=1).astype(np.int32)
-    fields = np.full((4, *labels.shape), 100, np.uint8)
+    fields = np.full((3, *labels.shape), 100, np.uint8)
     pairs = {(1, 2): 0.79, (2, 3): 0.75, (3, 4): 0.7, (4, 5): 0.95, (1, 3): 0.6}
     joiner = Listed({frozenset(pair): each for pair, each in pairs.items()})
     joined, doubt = joiner.join(labels.copy(), fields, None)
