@@ -131,7 +131,7 @@ class Finding(Exchange):
         with contextlib.suppress(ImageReadError):  # the page reports it in place of the image
             path = self.image_of(image)
             now = _digest_of(path, file_stamp(path), self.read_options())
-            return "" if not isinstance(before, str) or now.endswith(before) else _REPLACED
+            return "" if not isinstance(before, str) or now.startswith(before) else _REPLACED
         return ""
 
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:

@@ -434,7 +434,13 @@ class Project(Finding):
         if not (choices.get(task.given) or choices.get("model")):
             found += [self._root / name for name in marks]
         files = ((top, files_in(top) if top.is_dir() else [top]) for top in found)
-        return [f"{each.relative_to(top)} {file_stamp(each)}" for top, own in files for each in own]
+        own = [
+            (each.relative_to(top), each.stat())
+            for top, every in files
+            for each in every
+            if each.is_file()
+        ]
+        return [f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in own]
 
     def _steps(
         self, task: Task, steps: Sequence[Step], fill: dict[str, list[Any]], choices: dict[str, Any]

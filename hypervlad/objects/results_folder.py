@@ -78,6 +78,12 @@ def made_with(table: Path, *needed: str) -> dict[str, Any]:
     return made
 
 
+_UNKNOWN_COPIES = (
+    "copies of an image count as images of their own, as the table of an earlier version does not "
+    "tell them; repeat the command that made it"
+)
+
+
 class GroupedImages(NamedTuple):
     """Lines of a table of all images, by "", and of each group if there are several.
 
@@ -88,6 +94,7 @@ class GroupedImages(NamedTuple):
     rows: Mapping[str, Sequence[Row]]
     copies: Sequence[str]
     copies_between: Sequence[str]
+    is_known: bool  # whether the table tells copies
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self:
@@ -100,7 +107,9 @@ class GroupedImages(NamedTuple):
         found, names = {"": [*compress(rows, ~twice)]}, sorted({*groups})
         for name in names if len(names) > 1 else ():
             found[name] = [*compress(rows, ~in_group & [each == name for each in groups])]
-        return cls(found, [*compress(paths, in_group)], [*compress(paths, twice & ~in_group)])
+        copies, between = compress(paths, in_group), compress(paths, twice & ~in_group)
+        is_known = all("image_digest" in row for row in rows)
+        return cls(found, [*copies], [*between], is_known)
 
     @property
     def notes(self) -> list[str]:
@@ -108,7 +117,8 @@ class GroupedImages(NamedTuple):
         same = f"other images{' in the same group' * bool(self.copies_between)}"
         notes = [note_of_copies(self.copies, same)] * bool(self.copies)
         only = note_of_copies(self.copies_between, "images in other groups")
-        return notes + [f"all groups together are counted {only}"] * bool(self.copies_between)
+        notes += [f"all groups together are counted {only}"] * bool(self.copies_between)
+        return notes + [_UNKNOWN_COPIES] * (not self.is_known)
 
 
 class ResultsFolder:

@@ -98,7 +98,7 @@ def by_depth(
 ) -> Callable[[SideBySide, BoolMap], LabelMap]:
     """Return the function that separates components by their depth, smoothed.
 
-    `depth` is computed of what a cut leaves of each array.
+    `depth` gets the function that cuts the windows out of arrays.
     """
 
     def partition(own: SideBySide, inside: BoolMap) -> LabelMap:
@@ -121,7 +121,7 @@ def smoothed_depth(depth: Callable[[Cut], FloatMap], window: Window) -> FloatMap
 
 
 def distance_within(inside: BoolMap) -> FloatMap:
-    """Return how far each pixel of a mask is from the nearest one that is none, or the border."""
+    """Return how far each pixel of a mask is from the nearest one outside of mask or image."""
     return np.asarray(ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1], np.float32)
 
 
@@ -219,7 +219,7 @@ def separate_at_necks(
     `distance` is that within them, if it is known.
     """
     distance = distance_within(inside) if distance is None else distance
-    smooth = ndimage.gaussian_filter(distance, _SMOOTHING) * inside
+    smooth = ndimage.gaussian_filter(distance, _SMOOTHING, mode="constant") * inside
 
     def height(width: float) -> float:
         return min(width, _WIDE) + _WIDE * math.log(max(width, _WIDE) / _WIDE)

@@ -1,6 +1,6 @@
-"""Windows of many regions side by side in one array: each step is taken for all of them at once.
+"""Windows of many regions side by side in one array, which NumPy and SciPy compute at once.
 
-A step of NumPy or SciPy takes tens of microseconds for however few pixels, and particles take many.
+Each of their calls takes tens of microseconds, however few pixels a region has.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class SideBySide:
             self._places.append(((slice(y, below), slice(x, after)), here, cut))
 
     def take(self, values: NDArray[Any], beyond: int | None = 0) -> NDArray[Any]:
-        """Return values of the image (H, W) around each region; beyond, one, or mirrored ones."""
+        """Return values of the image (H, W) in each window.
+
+        Beyond the image, they are `beyond`, or those of the window mirrored, if that is None.
+        """
         found = np.full(self._size, beyond or 0, values.dtype)
         for window, here, cut in self._places:
             found[here] = values[window]

@@ -59,7 +59,7 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
         is_free = some.counts(free) >= _MIN_FREE * some.counts(beyond)
         beyond = np.where(is_free[of], free, beyond)
         above = some.take(grey)
-        with np.errstate(invalid="ignore"):  # nothing is beyond an image that is one particle
+        with np.errstate(divide="ignore", invalid="ignore"):  # an image that is one particle
             above -= (some.sums(above, beyond) / some.counts(beyond)).astype(np.float32)[of]
             above *= sign
             for column, part in enumerate((within, own)):

@@ -114,7 +114,7 @@ def find_particles(
     where outlines show it. Spheres in transmission, whose contrast fades towards the edge, are
     outlined where their thickness falls to zero. Where two particles overlap in transmission and
     the overlap has the contrast of both, it is part of one of them. Uneven light that takes more
-    than an eighth of the range of grey values is taken away first. Left out are
+    than an eighth of the range of grey values is removed first. Left out are
     regions of less than a fifth of the others' contrast, as dirt, but six or more that are alike,
     and those whose contrast the texture of the background has by chance: if it has that of most,
     all are but six or more that are much clearer, unless two fifths of the image look like

@@ -54,7 +54,7 @@ _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
 _ROWS, _PART = 512, 1024  # that are compared at once, or tell the noise
-_BESIDE_NECKS = 2  # pixels around each particle: half of those to which smoothing reaches
+_BESIDE_NECKS = 2  # pixels around each: two are the gap that smoothing does not bridge
 _NECK = 0.4  # pixels, as the network's outlines are smooth
 _MIN_PART = 0.15  # of a particle's area, that a neck cuts off
 _MAX_LONG = 1.8  # elongation of parts: the width of long ones varies anyway
@@ -107,7 +107,7 @@ class Search(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        """Whether there are particles, and their polarity is as sure as it need be."""
+        """Whether there are particles, and their polarity is sure enough."""
         return self.confidence >= _SETTLED and len(self.every[self.known].areas) > 0
 
 
@@ -444,7 +444,7 @@ def _split_at_necks(labels: LabelMap) -> None:
 
 
 def _not_first(regions: NDArray[np.intp]) -> BoolMap:
-    """Return whether labels from 0, of which each from 1 is part of a region, are not its first."""
+    """Return which of labels 0 to n are parts of a region, of n given ones, but not its first."""
     is_later = np.ones(len(regions) + 1, bool)
     is_later[np.append(0, np.unique(regions, return_index=True)[1] + 1)] = False
     return is_later
