@@ -32,6 +32,7 @@ from hypervlad.common.wording import counted, name_some, printable
 from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.files import file_stamp, large_last
+from hypervlad.images.pixels import is_same_image
 from hypervlad.images.reading import relative_names
 from hypervlad.images.sample import read_sample
 from hypervlad.objects.detection import MIN_AREA
@@ -131,7 +132,8 @@ class Finding(Exchange):
         with contextlib.suppress(ImageReadError):  # the page reports it in place of the image
             path = self.image_of(image)
             now = _digest_of(path, file_stamp(path), self.read_options())
-            return "" if not isinstance(before, str) or now.startswith(before) else _REPLACED
+            is_same = not isinstance(before, str) or is_same_image(now, before)
+            return "" if is_same else _REPLACED
         return ""
 
     def preview(self, image: int, polarity: str, min_area: int, middle: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.annotations import words_of_annotations
 from hypervlad.images.options import check_read_options
+from hypervlad.images.pixels import is_same_image
 from hypervlad.images.reading import image_name, read_identity
 from hypervlad.images.sample import Annotations, note_found
 from hypervlad.objects.results_folder import (
@@ -166,7 +167,7 @@ def write_diameters(
             note_doubt(name, "" if found.reason else found.note)
             of_annotations = words_of_annotations(found.annotations) or None, found.annotation_share
         points = refused_places.pop(name, None)
-        if any(not digest.startswith(each["image_digest"]) for each in marks[name]):
+        if any(not is_same_image(digest, each["image_digest"]) for each in marks[name]):
             replaced.append(name)
             points = None
         is_out = marked_places(found.positions, points, name)

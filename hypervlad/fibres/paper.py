@@ -13,13 +13,7 @@ import tifffile
 from PIL import Image
 
 from hypervlad.common.progress import by_reader
-from hypervlad.common.wording import (
-    counted,
-    name_some,
-    note_of_copies,
-    note_of_unscaled,
-    verb,
-)
+from hypervlad.common.wording import counted, name_some, note_of_copies, note_of_unscaled, verb
 from hypervlad.fibres.alignment import DEFAULT_METHOD, EXCESS
 from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES

@@ -322,6 +322,14 @@ def may_have_copies(digest: str) -> bool:
     return bool(digest) and not digest.endswith(BLANK)
 
 
+def is_same_image(digest: str, before: str) -> bool:
+    """Return whether an image has the pixels of before, or it is not known: "".
+
+    Earlier versions did not note blank ones.
+    """
+    return not before or digest.removesuffix(BLANK) == before.removesuffix(BLANK)
+
+
 def originals_of(digests: Sequence[str], *labels: Sequence[Hashable]) -> NDArray[np.intp]:
     """Return the position of the first image of the same pixels and labels as each, shape (n,).
 

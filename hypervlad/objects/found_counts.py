@@ -207,7 +207,7 @@ def count_found(
     if len(fields) < 2:
         notes.append("no intervals of counts and sizes, which take at least two images")
     # Of copies, one that a person corrected comes first.
-    digests = dict(zip(counting, field_table["image_digest"].fillna(""), strict=True))
+    digests = field_table.set_index("micrograph")["image_digest"].fillna("")
     grouped = GroupedImages.of(
         {"path": each.micrograph, "group": each.group, "image_digest": digests[each.micrograph]}
         for each in sorted(fields, key=lambda each: not each.by_person)

@@ -31,6 +31,7 @@ from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
 from hypervlad.images.annotations import annotation_mask, words_of_annotations
 from hypervlad.images.files import find_as_named, is_below, large_last
 from hypervlad.images.options import PIXEL_SIZE, ROUNDING, check_read_options
+from hypervlad.images.pixels import is_same_image
 from hypervlad.images.reading import Micrograph, read_identity, read_named, relative_names
 from hypervlad.images.sample import GIVEN_SIZE, annotations_of, note_found
 from hypervlad.objects.detection import Detection, FindingRange
@@ -309,7 +310,7 @@ class _Search:
         is_replaced = False
         if there is not None and before is not None:
             digest, size = read_identity(image, self.reading, str(image))
-            is_replaced = not digest.startswith(before.get("image_digest") or digest)
+            is_replaced = not is_same_image(digest, before.get("image_digest") or "")
             there = None if is_replaced and not self._is_drawn(name) else there
         by_person = self.drawn[name][0] if name in self.drawn and there is None else None
         notes = list[str]()
