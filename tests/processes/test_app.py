@@ -32,6 +32,7 @@ from support.found_fields import SHAPE, App, find_in_images, write_found
 from support.review_queues import Judging
 from support.tiny import register_tiny
 from support.waiting import PATIENCE, wait_until
+from tqdm import tqdm
 
 from hypervlad.apps.review import Queue, start_queue
 from hypervlad.particles import FoundFolder, find_particles, read_outlines, write_outlines
@@ -554,6 +555,7 @@ def end_at_once() -> None:
     """Let a process that waits for the next preview wait no time."""
     register_tiny()
     fork_commands()
+    tqdm.monitor_interval = 0  # its thread would never rest
     wait = threading.Event.wait
     threading.Event.wait = lambda event, seconds=None: wait(event, seconds and 0)  # type: ignore
 
