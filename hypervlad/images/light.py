@@ -55,12 +55,14 @@ def without_dead_lines(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     for axis in (0, 1):
         lines = np.moveaxis(grey, axis, 0)
         some = np.pad(lines[:, :: max(1, lines.shape[1] // _ALONG)], ((2, 2), (0, 0)), "edge")
-        own, (after, before) = some[2:-2], (some[3:-1], some[1:-3])
+        own, after, before = some[2:-2], some[3:-1], some[1:-3]
         beyond = [(own > np.maximum(after, before)), (own < np.minimum(after, before))]
-        nearest, next_ = (after + before) / 2, (some[4:] + some[:-4]) / 2
-        apart = [np.abs(np.median(each, axis=1)) for each in (own - nearest, nearest - next_)]
         is_dead = np.max([each.mean(axis=1) for each in beyond], axis=0) > _OF_LINE
-        dead = np.flatnonzero(is_dead[1:-1] & (apart[0] > _ALONE * apart[1])[1:-1]) + 1
+        dead = np.flatnonzero(is_dead[1:-1]) + 1
+        nearest = (after[dead] + before[dead]) / 2
+        apart = own[dead] - nearest, nearest - (some[4:][dead] + some[:-4][dead]) / 2
+        steps, usual = (np.abs(np.median(each, axis=1)) for each in apart)
+        dead = dead[steps > _ALONE * usual]
         if 0 < len(dead) <= max(1, _MAX_LINES * len(lines)):
             grey = grey.copy()
             np.moveaxis(grey, axis, 0)[dead] = (lines[dead - 1] + lines[dead + 1]) / 2
@@ -108,17 +110,17 @@ def _tile_starts(lines: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray
         return np.zeros(0, np.intp)
     some = slice(None, None, max(1, lines.shape[1] // _ALONG))
     lines, seen = lines[:, some], seen[:, some]
-    n_levels = len(np.unique(lines[:: max(1, n // _ALONG)]))
-    rounding = _OF_LEVEL * float(np.ptp(lines)) / max(n_levels - 1, 1)
-    near, far = np.diff(lines, axis=0) * (seen[1:] & seen[:-1]), lines[5:] - lines[:-5]
-    own, further = (
-        np.stack([np.median(part, axis=1) for part in np.array_split(each, _QUARTERS, axis=1)])
-        for each in (near, np.pad(far, ((2, 2), (0, 0))))
-    )
+    own = _of_quarters(np.diff(lines, axis=0) * (seen[1:] & seen[:-1]))
+    parts = np.s_[:], np.s_[: _QUARTERS // 2], np.s_[_QUARTERS // 2 :]
+    steps_of = [own[part].mean(axis=0) for part in parts]
     least = np.where(np.abs(np.arange(1, n) - n / 2) < 1, _IN_MIDDLE, _CLEAR)
     is_start = np.zeros(n - 1, bool)
-    for part in (np.s_[:], np.s_[: _QUARTERS // 2], np.s_[_QUARTERS // 2 :]):
-        step = own[part].mean(axis=0)
+    if not any((np.abs(step) > least * _usual(step)).any() for step in steps_of):
+        return np.flatnonzero(is_start)  # most images, at once
+    n_levels = len(np.unique(lines[:: max(1, n // _ALONG)]))
+    rounding = _OF_LEVEL * float(np.ptp(lines)) / max(n_levels - 1, 1)
+    further = np.pad(_of_quarters(lines[5:] - lines[:-5]), ((0, 0), (2, 2)))
+    for part, step in zip(parts, steps_of, strict=True):
         shares = np.vstack([own[part], further[part].mean(axis=0)]) / np.where(step, step, np.inf)
         is_seam = (shares > _STEADY).all(axis=0) & (np.abs(step) > least * _usual(step, rounding))
         is_seam &= _STEADY * np.abs(step) > np.sort(np.abs(step))[-round(1 / _MIN_TILE)]
@@ -132,7 +134,15 @@ def _tile_starts(lines: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray
     return np.asarray(starts[np.minimum(sizes[1:], sizes[:-1]) >= _MIN_TILE * n])
 
 
-def _usual(steps: NDArray[np.float32], rounding: float) -> float:
+def _of_quarters(lines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the median of each quarter of lines, shape (4, n)."""
+    # NumPy sorts short rows ten times as fast as it finds their medians.
+    ordered = [np.sort(part, axis=1) for part in np.array_split(lines, _QUARTERS, axis=1)]
+    middles = [each[:, [(each.shape[1] - 1) // 2, each.shape[1] // 2]] for each in ordered]
+    return np.stack(middles).mean(axis=2)
+
+
+def _usual(steps: NDArray[np.float32], rounding: float = 0.0) -> float:
     return max(1.25 * float(np.abs(steps).mean()), _LEAST_STEP, rounding)
 
 
