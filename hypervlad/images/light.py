@@ -139,7 +139,7 @@ def _of_quarters(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     # NumPy sorts short rows ten times as fast as it finds their medians.
     ordered = [np.sort(part, axis=1) for part in np.array_split(lines, _QUARTERS, axis=1)]
     middles = [each[:, [(each.shape[1] - 1) // 2, each.shape[1] // 2]] for each in ordered]
-    return np.stack(middles).mean(axis=2)
+    return np.asarray(np.stack(middles).mean(axis=2))
 
 
 def _usual(steps: NDArray[np.float32], rounding: float = 0.0) -> float:

@@ -138,6 +138,8 @@ class Scales:
             middle, range_ = brightness_of(self._image(scale))
             self._brightness[scale] = middle, max(range_, contrast)
         self._seen = dict[tuple[Polarity, float], Joined]()
+        # The last of these that was brought to the size of another scale.
+        self._in_last_size = dict[tuple[Polarity, float, tuple[int, ...]], Joined]()
         self._doubt = dict[Polarity, Doubt]()  # of the whole image: its pieces, and further facts
         self._shown = dict[Polarity, dict[str, float]]()
         self._lumps = dict[Polarity, float]()  # the share of area in concave outlines
@@ -346,7 +348,8 @@ class Scales:
     def _in_size(self, polarity: Polarity, scale: float, size: tuple[int, ...]) -> Joined:
         """Return what is seen on a scale, in the size of another one."""
         self._release_memory()
-        return self._seen[polarity, scale].in_size(size)
+        last = self._in_last_size.pop((polarity, scale, size), None)
+        return last or self._seen[polarity, scale].in_size(size)
 
     def _release_memory(self) -> None:
         if max(self.grey.shape) > _TILE:  # of the largest images, it takes half a gigabyte
@@ -365,6 +368,8 @@ class Scales:
         parts = parts_of(fields, _SEPARATION, least_area, _MIN_PIECE, *limits)
         smaller = self._in_size(polarity, scale / 2, grey.shape) if has_smaller else None
         joined, doubt = self._joiner.join(parts, fields, smaller)
+        if smaller is not None and max(grey.shape) <= _TILE:  # of larger ones, it takes 256 MB
+            self._in_last_size = {(polarity, scale / 2, grey.shape): smaller}
         self._background[polarity, scale] = background = fields[0].copy()
         del smaller, fields  # of the largest images, they take half a gigabyte
         self._release_memory()
