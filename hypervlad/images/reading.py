@@ -242,13 +242,13 @@ def _set_pixel_size(
     stated = decoded.pixel_size
     if "pixel_size_from" not in decoded.metadata:
         decoded.set_pixel_sides((size, size), "reading options")
-    elif isinstance(given, PixelSizes) and stated and abs(size / stated - 1) > SIZE_TOLERANCE:
+    elif stated and abs(size / stated - 1) > SIZE_TOLERANCE:
         warn_of_image(_other_size, name, (size, stated))
 
 
 def _other_size(facts: Mapping[str, tuple[float, float]]) -> str:
     each = [f"{name} ({stated:.4g}, not {size:.4g})" for name, (size, stated) in facts.items()]
-    return f"metadata state another pixel size, nm, than the table, and are used: {name_some(each)}"
+    return f"metadata state another pixel size, nm, than is given, and are used: {name_some(each)}"
 
 
 def decode_stored(path: Any, name: str) -> DecodedImage:

@@ -53,17 +53,16 @@ def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path):
     size = {"resolution": (1 / 4.0,) * 2, "metadata": {"unit": "nm"}}
     tifffile.imwrite(stated, GREY, imagej=True, **size)
     Image.fromarray(GREY).save(silent, dpi=(300, 300))  # which is no pixel size
-    for given in (7, PixelSizes({silent: 7})):
-        found = read_micrograph(silent, pixel_size=given)
-        assert found.pixel_size == 7
-        assert found.metadata["pixel_size_from"] == "reading options"
-        assert read_micrograph(stated, pixel_size=given).pixel_size == 4
-    assert read_micrograph(GREY, pixel_size=7).pixel_size == 7
+    for source, given in ((silent, 7), (silent, PixelSizes({silent: 7})), (GREY, 7)):
+        found = read_micrograph(source, pixel_size=given)
+        assert (found.pixel_size, found.metadata["pixel_size_from"]) == (7, "reading options")
     for source in (GREY, silent):
         assert read_micrograph(source, pixel_size=PixelSizes({stated: 7})).pixel_size is None
-    assert read_micrograph(stated, pixel_size=PixelSizes({stated: 4.1})).pixel_size == 4
-    with pytest.warns(UserWarning, match=r"than the table, and are used: .*\(4, not 5\)"):
-        assert read_micrograph(stated, pixel_size=PixelSizes({stated: 5})).pixel_size == 4
+    for given in (4.1, PixelSizes({stated: 4.1}), PixelSizes({silent: 7})):
+        assert read_micrograph(stated, pixel_size=given).pixel_size == 4
+    for given in (5, PixelSizes({stated: 5})):
+        with pytest.warns(UserWarning, match=r"than is given, and are used: .*\(4, not 5\)"):
+            assert read_micrograph(stated, pixel_size=given).pixel_size == 4
 
 
 @pytest.fixture

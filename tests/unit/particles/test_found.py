@@ -42,7 +42,7 @@ FIELDS = {
     "day 1/empty.png": [],
     "z.png": [(50, 20, 24), (0, 60, 12)],
 }
-SIZES = [5.0, 8.0, 5.0, 5.0, 5.0]  # nm per pixel; that of a.tif is in the file
+SIZES = [5.0, 5.1, 5.0, 5.0, 5.0]  # nm per pixel; that of a.tif is in the file
 
 
 class Classifier:
@@ -69,7 +69,7 @@ def images(tmp_path_factory):
         file = root / name
         file.parent.mkdir(exist_ok=True)
         if file.suffix == ".tif":
-            scale = {"resolution": (1e3 / 8, 1e3 / 8), "metadata": {"unit": "um"}}
+            scale = {"resolution": (1e3 / 5.1, 1e3 / 5.1), "metadata": {"unit": "um"}}
             tifffile.imwrite(file, pixels, imagej=True, **scale)
         else:
             Image.fromarray(pixels).save(file)
