@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from hypervlad.common.constraints import Integer, Number, check_value
+from hypervlad.common.wording import counted
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.windows import (
     EIGHT,
@@ -68,7 +69,7 @@ def split_particles(
     Raises
     ------
     ValueError
-        If the shapes differ, or a parameter is out of range.
+        If the shapes differ, depths in particles are not finite, or a parameter is out of range.
 
     Examples
     --------
@@ -90,6 +91,11 @@ def split_particles(
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
     inner = np.where(mask, depths, 0).astype(np.float32)
+    if n_unknown := int(np.count_nonzero(~np.isfinite(inner))):
+        raise ValueError(
+            f"depth must be finite where is_particle is; got {counted(n_unknown, 'pixel')} that "
+            "are NaN or infinite"
+        )
     return label_parts(mask, min_area, by_depth(lambda cut: cut(inner), separation))
 
 
