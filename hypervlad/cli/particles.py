@@ -422,4 +422,4 @@ def count(
     if page is not None:
         write_particles_page(page, folder, counts=result)
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    say(f"{REPORT} {found} -o DIR")
+    say(f'{REPORT} "{found}" -o DIR' if " " in str(found) else f"{REPORT} {found} -o DIR")

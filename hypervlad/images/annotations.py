@@ -228,17 +228,19 @@ def note_annotations(name: str, annotations: Sequence[Annotation], n_beside: int
 
 
 def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]]) -> str:
-    found = [each for own, _ in facts.values() for each in own]
+    by_words = dict[str, list[str]]()
+    for name, (own, _) in facts.items():
+        by_words.setdefault(words_of_annotations(own), []).append(name)
+    left_out = [
+        f"{words} {verb(1 + words.count(' and '), 'was', 'were')} left out of "
+        + counted(len(names), "image")
+        + f", {name_some(names)}" * (names != ["image"])  # the name of an array
+        for words, names in by_words.items()
+    ]
     n_beside = sum(n for _, n in facts.values())
     beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""
-    kinds = {each.kind for each in found}
-    where = f", {name_some(list(facts))}" * (list(facts) != ["image"])  # the name of an array
-    left_out = f"{words_of_annotations(found)} {verb(len(kinds), 'was', 'were')} left out"
-    return (
-        f"{left_out} of {counted(len(facts), 'image')}{where}{beside}; if it is sample, "
-        + by_reader(
-            'keep it with --keep-annotations (annotations="keep")', "it is missing in what is found"
-        )
+    return f"{'; '.join(left_out)}{beside}; if it is sample, " + by_reader(
+        'keep it with --keep-annotations (annotations="keep")', "it is missing in what is found"
     )
 
 

@@ -310,6 +310,14 @@ def count_found(
                 "their outlines by hand, or leave them out"
             )
     of_finder = [field.micrograph for field in fields if not field.by_person]
+    beside = field_table.set_index("micrograph")["beside"].reindex(of_finder).fillna(0)
+    if n_beside := int(beside.sum()):
+        notes.append(
+            f"{counted(n_beside, 'particle')} of {name_some(beside.index[beside > 0].tolist())} "
+            f"{verb(n_beside, 'is', 'are')} not counted, as scale bars, labels or the like, which "
+            "were left out, cover them in part"
+            + by_reader(": if these are sample, find them again with --keep-annotations", "")
+        )
     is_own = field_table["micrograph"].isin(of_finder) & (field_table["particles"] > 0)
     doubts = field_table.loc[is_own, "doubt"].astype(object).fillna("").astype(str)
     n_shells = int(doubts.str.contains(SHELLS_OUTLINED, regex=False).sum())

@@ -41,8 +41,7 @@ def test_the_cover_and_the_areas_of_pores_are_those_drawn(drawn, found):
     image, is_open = drawn
     pores = find_pores(image, found)
     assert pores.cover == pytest.approx(1 - is_open.mean(), abs=0.02)
-    table = measure(pores)
-    inner = table["area_px2"][~table["touches_edge"]]
+    inner = (table := measure(pores))["area_px2"][~table["touches_edge"]]
     assert inner.median() == pytest.approx((PITCH - BAR) ** 2, rel=0.08)
     discs = [each.mask.sum() for each in pores if each.box[1] > 250]
     np.testing.assert_allclose(np.sqrt(np.divide(discs, np.pi)), RADII, atol=0.6)

@@ -56,8 +56,7 @@ def tiff(tags, pillow="", **options):
 
 
 def dm():
-    made = DM(3)
-    content = made.file(GREY16)
+    content = (made := DM(3)).file(GREY16)
     for side, claimed in zip(GREY16.shape, LARGE, strict=True):
         content = content.replace(made.int("", side), made.int("", claimed))
     return content

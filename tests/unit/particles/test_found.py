@@ -277,15 +277,17 @@ def test_a_pixel_size_can_be_given_later(images, original, tmp_path, monkeypatch
 
 def test_a_size_given_in_spite_of_a_scale_bar_is_told(images, tmp_path, recwarn):
     def outline(path):
-        return replace(find_particles(path), annotations=[Annotation("scale bar", (0, 0, 4, 9))])
+        bar = Annotation("scale bar", (0, 0, 4, 9))
+        return replace(find_particles(path), annotations=[bar], n_beside=2)
 
     given = tmp_path / "found", [images / "a.png"], outline
     find_in_images(*given, root=images)
     for _ in range(2):
         recwarn.clear()
         folder, _ = find_in_images(*given, root=images, pixel_size=5.0, resume=True)
-        for told in ([str(each.message) for each in recwarn], folder.count().notes):
-            assert any("not the scale bar of a.png: if" in each for each in told)
+        told = "".join(str(each.message) for each in recwarn), "".join(folder.count().notes)
+        assert all("not the scale bar of a.png: if" in each for each in told)
+        assert "2 particles of a.png are not counted" in told[1]
 
 
 def test_classified_particles_are_measured_on_corrected_outlines(found):
