@@ -21,8 +21,8 @@ demo: $(VENV)/.installed
 		--report "$(OUT)" -o "$(OUT)/model.hvlad",demo -o "$(OUT)")
 
 # A module's tests run in one process, so that its fixtures are built once. Modules with few, long tests
-# come first: at the end, one process would work alone. Three processes, as the tests of pages often wait.
-PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
+# come first: at the end, one process would work alone.
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 # Threads that wait for their next task sleep, as hypervlad lets them, which the tests import after torch.
 # Modules are compiled once, not by each of the programs that tests start.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL)
