@@ -114,12 +114,12 @@ def _tile_starts(lines: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray
     parts = np.s_[:], np.s_[: _QUARTERS // 2], np.s_[_QUARTERS // 2 :]
     steps_of = [own[part].mean(axis=0) for part in parts]
     least = np.where(np.abs(np.arange(1, n) - n / 2) < 1, _IN_MIDDLE, _CLEAR)
-    is_start = np.zeros(n - 1, bool)
     if not any((np.abs(step) > least * _usual(step)).any() for step in steps_of):
-        return np.flatnonzero(is_start)  # most images, at once
+        return np.zeros(0, np.intp)  # most images, at once
     n_levels = len(np.unique(lines[:: max(1, n // _ALONG)]))
     rounding = _OF_LEVEL * float(np.ptp(lines)) / max(n_levels - 1, 1)
     further = np.pad(_of_quarters(lines[5:] - lines[:-5]), ((0, 0), (2, 2)))
+    is_start = np.zeros(n - 1, bool)
     for part, step in zip(parts, steps_of, strict=True):
         shares = np.vstack([own[part], further[part].mean(axis=0)]) / np.where(step, step, np.inf)
         is_seam = (shares > _STEADY).all(axis=0) & (np.abs(step) > least * _usual(step, rounding))
