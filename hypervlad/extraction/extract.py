@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from hypervlad.common.files import (
+    LockedError,
     check_writable,
     exclusive_lock,
     file_digest,
@@ -225,10 +227,14 @@ class Run:
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         path = Path(os.path.abspath(path))
+        lock, parts = file_beside(path, "lock"), file_beside(path, "parts")
         # Before the lock: a complete file may be in a folder that cannot be written.
         if resume and (complete := self.complete(source, path)) is not None:
+            if lock.exists() or parts.exists():  # of a run that was killed at its very end
+                with contextlib.suppress(OSError, LockedError), exclusive_lock(lock, path):
+                    parts.rmdir()  # if it is empty
             return complete
-        with new_folder(path.parent), exclusive_lock(file_beside(path, "lock"), path):
+        with new_folder(path.parent), exclusive_lock(lock, path):
             return self._extract(source, path, resume)
 
     def _extract(self, source: Source, path: Path, resume: bool) -> Extraction:
@@ -342,7 +348,8 @@ class Run:
             check_any_read(report.skipped, report.n_images)
             stream.flush()
             digest = file_digest(stream.name)  # of the draft: nobody has changed it yet
-        write_manifest(finished_manifest(path), folder.run, self.settings, records, digest)
+        manifest = finished_manifest(path)
+        write_manifest(manifest, folder.run, self.settings, records, digest, folder.path)
         return report, n_cached
 
     def _note(self, finished: FinishedTask, report: ReadReport) -> None:

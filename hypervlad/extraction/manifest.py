@@ -104,10 +104,11 @@ def write_manifest(
     settings: dict[str, Any],
     records: Iterable[pa.Table] = (),
     output_digest: str | None = None,
+    draft_folder: Path | None = None,
 ) -> None:
     facts = {"run": run, "settings": settings, "output": output_digest}
     table = pa.concat_tables([_SCHEMA.empty_table(), *records])
-    with replace_when_complete(path) as stream:
+    with replace_when_complete(path, draft_folder=draft_folder) as stream:
         pq.write_table(
             table.cast(described(_SCHEMA, facts)), stream, compression="zstd", use_dictionary=False
         )

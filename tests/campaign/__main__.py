@@ -32,8 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name, events in found.items():
         places = Counter(event["place"] for event in events if "place" in event)
         print(f"{name:10} {len(events):6} cases, {places.total():3} failures")
+        last = {event["place"]: event["detail"] for event in events if "place" in event}
         for place, n in places.most_common():
-            print(f"{n:5d} x {place}")
+            print(f"{n:5d} x {place}: {last[place].strip().splitlines()[-1]}")
     n_failed = sum("place" in event for events in found.values() for event in events)
     print(f"seed {options.seed}, {n_failed} failures")
     return int(n_failed > 0)

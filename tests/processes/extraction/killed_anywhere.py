@@ -1,7 +1,8 @@
 """Extract a folder in child processes that are killed, each a little later; print the outcome.
 
 The argument is a folder to work in. The last line of output is JSON. A child kills itself when it
-opens, moves, creates or removes a file or a folder for the n-th time.
+opens, moves, creates or removes a file or a folder for the n-th time. Those that
+go on where the last one was killed have less and less to do: the end is attacked by itself.
 """
 
 import faulthandler
@@ -23,8 +24,9 @@ from tqdm.auto import tqdm
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
 from hypervlad.features import Preprocessing
 
-N_IMAGES, LATER = 60, 5
+N_IMAGES, LATER, N_LAST = 32, 6, 22
 FORKING = multiprocessing.get_context("fork")
+N_EVENTS = FORKING.Value("q")  # of the child that ran last
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -32,12 +34,12 @@ def killed_at(event, work):
     """Do work in a forked process, which is killed at an event; say whether it came so far."""
 
     def work_until_then():
-        left = [event]
+        N_EVENTS.value = 0
 
         def count(name, _):
             if name in EVENTS:
-                left[0] -= 1
-                if not left[0]:
+                N_EVENTS.value += 1
+                if N_EVENTS.value == event:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(count)
@@ -58,8 +60,8 @@ def main(folder):
     register_backbone("watched", build_watched, ["1", "2"], Preprocessing(minimum_size=4))
     rng = np.random.default_rng(0)
     files = [write_image(folder / "images" / f"{i:03d}.png", rng) for i in range(N_IMAGES)]
-    files[30].write_bytes(b"no image")
-    files[7].write_bytes(files[50].read_bytes())  # the same pixels far apart
+    files[28].write_bytes(b"no image")
+    files[7].write_bytes(files[25].read_bytes())  # the same pixels far apart
     encoder = HypercolumnVLAD(
         "watched", weights="random", image_size=16, n_codewords=4, sampling=400, random_state=0
     ).fit(files[:20])
@@ -76,8 +78,25 @@ def main(folder):
     kills = 0
     while killed_at(1 + LATER * kills, go_on):
         kills += 1
-    same = (folder / "whole.parquet").read_bytes() == (folder / "killed.parquet").read_bytes()
     n_batches = (folder / "batches.txt").stat().st_size
+
+    def is_whole():
+        names = {path.name for path in folder.iterdir() if "killed" in path.name}
+        same = (folder / "whole.parquet").read_bytes() == (folder / "killed.parquet").read_bytes()
+        return same and names == {"killed.parquet", "_killed.parquet.images"}
+
+    def anew():
+        for path in folder.glob("*killed.parquet*"):
+            path.unlink()
+        go_on()
+
+    same = is_whole()
+    killed_at(-1, anew)
+    n_events = N_EVENTS.value
+    for event in range(n_events - N_LAST, n_events):
+        killed_at(event, anew)
+        killed_at(-1, go_on)
+        same &= is_whole()
     print(json.dumps({"kills": kills, "same": same, "batches": n_batches}))
 
 
