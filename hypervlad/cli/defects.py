@@ -181,6 +181,7 @@ def score(
     from hypervlad.defects.findings_folder import TABLES, write_findings
     from hypervlad.images.errors import training_images_text
     from hypervlad.pages.facts import record_of
+    from hypervlad.statistics.groups import ratio_lines
 
     check_folders(output, paths, model, groups, pixel_size, tables=TABLES)
     files = images_in(paths, model, groups, pixel_size)
@@ -194,9 +195,8 @@ def score(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
         f"with {counted(written.n_regions, 'defective region')}"
     )
-    for what, ratios in written.ratios().items():
-        for ratio in ratios:
-            echo(ratio.text(what))
+    for line in ratio_lines(written.ratios(), "the report has them all"):
+        echo(line)
     if written.n_in_training:
         known = training_images_text(written.n_in_training, written.n_scored)
         their = verb(written.n_in_training, "its score is", "their scores are")

@@ -267,6 +267,7 @@ def diameters(
     """
     from hypervlad.fibres.diameter_tables import TABLES, write_diameters
     from hypervlad.images import ReadOptions
+    from hypervlad.statistics.groups import ratio_lines
 
     (reading,) = option.settings(set_, ReadOptions)
     check_folders(output, paths, groups, samples, pixel_size, leave_out, tables=TABLES)
@@ -298,8 +299,9 @@ def diameters(
     for name in dict.fromkeys(of_images or ()):
         if name not in {group.name for group in with_median}:
             echo(f"{name}: no median, as none of its images has one")
-    for ratio in () if compared is None else compared.ratios():
-        echo(ratio.text("median"))
+    ratios = {} if compared is None else {"median": compared.ratios()}
+    for line in ratio_lines(ratios, "ratios.csv has them all"):
+        echo(line)
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")
     report_left_out(bad, len(files))

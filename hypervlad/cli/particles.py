@@ -394,6 +394,7 @@ def count(
     from hypervlad.objects.found_files import OWN_FILES
     from hypervlad.objects.found_folder import FoundFolder
     from hypervlad.particles.page import REPORT, count_lines, summary_line, write_particles_page
+    from hypervlad.statistics.groups import ratio_lines
 
     (given,) = option.settings(set_, FoundFolder.count)
     if output is not None:
@@ -411,9 +412,8 @@ def count(
     for name, (counts, sizes) in ({"": (result.counts, result.sizes)} | result.groups).items():
         for line in [*filter(None, [name]), *count_lines(counts, sizes, result.measure)]:
             echo(line)
-    for what, ratios in result.ratios().items():
-        for ratio in ratios:
-            echo(ratio.text(what))
+    for line in ratio_lines(result.ratios(), "a --page has them all"):
+        echo(line)
     for note in result.notes:
         echo(f"note: {note}")
     if output is not None:

@@ -211,7 +211,7 @@ class Histogram:
 
 
 class Figure(NamedTuple):
-    """Histograms of one quantity over each other: shares of `what`, in per cent."""
+    """Histograms of one quantity over each other, shares of `what` in per cent; many are rows."""
 
     label: str
     unit: str
@@ -222,9 +222,17 @@ class Figure(NamedTuple):
     limit: tuple[float, str] | None = None  # a line at an edge of bins, and its name
 
     @property
+    def is_of_rows(self) -> bool:
+        """Whether each has a row of its own, as more over each other could not be distinguished."""
+        return len(self.histograms) > len(_COLOURS)
+
+    @property
     def whole_caption(self) -> str:
         """The caption, with what lines, bands and names are."""
         drawn = [each for each in self.histograms if each.is_described]
+        if self.is_of_rows:
+            bands = "bands: 95 % intervals of medians" * bool(drawn) or "no intervals"
+            return f"{self.caption} Lines: percentiles 10 to 90; dots: medians; {bands}."
         lines = "Lines: medians" if len(drawn) > 1 else "Line: median"
         if any(np.isfinite(each.quantiles[1:, 1]).any() for each in drawn):
             lines = "Line and band: median and its 95 % interval"
@@ -354,7 +362,7 @@ def budget_section(budget: pd.DataFrame, *more: parts.Part) -> parts.Section | N
 def _draw(ax: Axes, shown: Figure) -> None:
     edges, several, highest = _set_axis(ax, shown), len(shown.histograms) > 1, 0.0
     for k, each in enumerate(shown.histograms):
-        colour, line = _COLOURS[k % len(_COLOURS)], _LINES[k % len(_LINES)]
+        colour, line = _COLOURS[k], _LINES[k]
         values, mark = each.sample.values, colour if several else _COLOURS[1]
         median, label = _texts_of(each, shown.unit)
         if several and median:  # which has the colour of its histogram
@@ -381,14 +389,34 @@ def _draw(ax: Axes, shown: Figure) -> None:
             ax.axvspan(low, high, bottom, top, **look)
         look = {"color": mark, "linewidth": 1.2, "gid": f"median-{k + 1}", "label": median or None}
         ax.axvline(middle, bottom if several else 0, top, **look)
-    if shown.limit:
-        at, label = shown.limit
-        ax.axvline(at, color=DARK, linestyle=(0, (3, 2)), linewidth=0.8, label=label)
     n_strips = sum(each.is_described for each in shown.histograms)
     room = 0.95 - _STRIP * (n_strips + 0.5) * bool(n_strips)
     ax.set_ylim(0, highest / max(room, 0.3) or 1)
+    ax.set_ylabel(f"{shown.what.capitalize()} (%)")
     ax.yaxis.set_visible(highest > 0)  # not for strokes alone
     ax.spines["left"].set_visible(highest > 0)
+
+
+def _draw_rows(ax: Axes, shown: Figure) -> None:
+    edges, names = _set_axis(ax, shown), [each.name for each in shown.histograms]
+    for k, each in enumerate(shown.histograms):
+        if not len(each.sample.values):
+            continue
+        low, middle, high = each.sample.quantiles([0.1, 0.5, 0.9])[0].tolist()
+        ax.hlines(k, low, high, color=_COLOURS[0], linewidth=1, gid=f"range-{k + 1}")
+        ax.plot(middle, k, "o", color=_COLOURS[0], markersize=3, gid=f"median-{k + 1}")
+        interval = each.quantiles[1:, 1] if each.is_described else np.full(2, np.nan)
+        if not np.isnan(interval).all():
+            ends = np.where(np.isnan(interval), edges[[0, -1]], interval)
+            look: dict[str, Any] = {"color": _FILL, "solid_capstyle": "butt", "zorder": 1}
+            ax.plot(ends, [k, k], linewidth=5, gid=f"interval-{k + 1}", **look)
+    _name_rows(ax, names)
+
+
+def _name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name rows, the first of which is above."""
+    ax.set_yticks(range(len(names)), [literal(shorten(name, _LONGEST_NAME)) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _texts_of(each: Histogram, unit: str) -> tuple[str, str]:
@@ -433,8 +461,10 @@ def _set_axis(ax: Axes, shown: Figure) -> Values:
     elif shown.bins is not None:
         ax.set_xticks(edges[:: len(edges) // 6])
     ax.set_xlim(edges[0], edges[-1])
+    if shown.limit:
+        at, label = shown.limit
+        ax.axvline(at, color=DARK, linestyle=(0, (3, 2)), linewidth=0.8, label=label)
     ax.set_xlabel(f"{capitalised(shown.label)} ({shown.unit})".removesuffix(" ()"))
-    ax.set_ylabel(f"{shown.what.capitalize()} (%)")
     ax.spines[["top", "right"]].set_visible(False)
     return np.asarray(edges, np.float64)
 
@@ -450,9 +480,7 @@ def _draw_bars(ax: Axes, shown: BarFigure) -> None:
         ax.barh(at, values, 0.9 * thickness, label=f"{label}n = {each.counts}", **look)
         known = ~np.isnan(low)
         ax.hlines(at[known], low[known], high[known], color=DARK, linewidth=1)
-    ax.set_yticks(range(len(shown.names)))
-    ax.set_yticklabels([literal(shorten(name, _LONGEST_NAME)) for name in shown.names])
-    ax.invert_yaxis()
+    _name_rows(ax, shown.names)
     ax.set_xlim(0, None)
     ax.set_xlabel(f"{capitalised(shown.label)} (%)")
     ax.spines[["top", "right"]].set_visible(False)
@@ -469,7 +497,10 @@ def _drawn(shown: Figure | BarFigure) -> tuple[float, dict[str, bytes]]:
         figure = Canvas(layout="constrained", facecolor="white")
         ax = figure.add_subplot()
         n_bars = 0
-        if isinstance(shown, Figure):
+        if isinstance(shown, Figure) and shown.is_of_rows:
+            _draw_rows(ax, shown)
+            n_bars = len(shown.histograms) + 4
+        elif isinstance(shown, Figure):
             _draw(ax, shown)
         else:
             _draw_bars(ax, shown)
@@ -477,7 +508,8 @@ def _drawn(shown: Figure | BarFigure) -> tuple[float, dict[str, bytes]]:
         labels = ax.get_legend_handles_labels()[1]
         height = max(_HEIGHT, _LINE * n_bars) + _LINE * sum(text.count("\n") + 1 for text in labels)
         figure.set_size_inches(_WIDTH / _INCH, height / _INCH)
-        figure.legend(loc="outside upper left", borderaxespad=0.2)
+        if labels:
+            figure.legend(loc="outside upper left", borderaxespad=0.2)
         for kind, undated in _FORMATS.items():
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, dpi=_DPI, metadata=dict.fromkeys(undated))

@@ -8,7 +8,8 @@ interval, and two have a wide one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -18,11 +19,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit  # not scipy.stats, which takes long to import
 
+from hypervlad.common.wording import counted
+
 Values = NDArray[np.float64]
 LEVEL = 0.95
 #: Standard errors that an interval reaches whose standard error is known.
 NORMAL_FACTOR = float(-ndtri((1 - LEVEL) / 2))
 OPEN = math.log(1000)  # an upper end of a thousand times a number is open
+_N_PRINTED = 10  # pairs of groups
 _ROUNDED = 1e-9  # relative error of sums of weights
 
 
@@ -62,6 +66,8 @@ class Ratio(NamedTuple):
 
         >>> Ratio.between("b", "a", {"a": (10, 8, 12.5), "b": (20, 16, 25)}).text("D50")
         'D50 of b over a: 2 (95 % 1.459 to 2.742): they differ'
+        >>> Ratio.between("b", "a", {"a": (10, 8, 12.5), "b": (20, 1e-9, 25)}).interval.low
+        0.0
         """
         with np.errstate(divide="ignore", invalid="ignore"):  # there may be none
             logs = {name: np.log(np.asarray(ends, np.float64)) for name, ends in numbers.items()}
@@ -71,8 +77,10 @@ class Ratio(NamedTuple):
             # Not by hypot, for which an infinite distance is longer than one that is not known.
             below = factor * math.sqrt((best - low) ** 2 + (high_other - best_other) ** 2)
             above = factor * math.sqrt((high - best) ** 2 + (best_other - low_other) ** 2)
-            value, *ends = map(float, np.exp(best - best_other + np.array([0, -below, above])))
-        return cls(one, other, value, Interval(*(math.nan if e == math.inf else e for e in ends)))
+            # An end at a thousand times, or a thousandth, is open.
+            reach = np.array([0, -math.inf if below > OPEN else -below, above])
+            value, low, high = map(float, np.exp(best - best_other + reach))
+        return cls(one, other, value, Interval(low, math.nan if above > OPEN else high))
 
     @property
     def verdict(self) -> str:
@@ -82,12 +90,18 @@ class Ratio(NamedTuple):
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
             return "they differ"
-        is_known = not (math.isnan(low) and math.isnan(high))  # one end may be open
+        is_known = low > 0 or high < math.inf  # one end may be open
         return (
             "no difference shown"
             if is_known
             else "more images are needed, of two samples of each at least"
         )
+
+    def sureness(self) -> float:
+        """Return a number to sort by: those that differ most surely come first."""
+        with np.errstate(divide="ignore"):
+            low, high = np.log([self.interval.low, self.interval.high])
+        return -float(np.fmax(np.fmax(low, -high), -math.inf))
 
     def text(self, what: str) -> str:
         """Return the ratio of `what`, its interval, and the `verdict`, as commands print it."""
@@ -97,6 +111,30 @@ class Ratio(NamedTuple):
             known = [f"from {low:.4g}"] * (low > 0) + [f"up to {high:.4g}"] * (high > 0)
             ends = f" (95 % {known[0]})" if known else ""
         return f"{what} of {self.one} over {self.other}: {self.value:.4g}{ends}: {self.verdict}"
+
+
+def ratio_lines(of: Mapping[str, Iterable[Ratio]], rest: str) -> list[str]:
+    """Return how groups differ, by what differs, as commands print it.
+
+    Of many pairs they are those that differ most surely; `rest` says where the others are.
+
+    >>> ratios = [Ratio(str(n), "0", n, Interval(n / 2, n * 2)) for n in range(1, 13)]
+    >>> lines = ratio_lines({"D50": ratios}, "the page has them all")
+    >>> lines[0], lines[-1]  # doctest: +NORMALIZE_WHITESPACE
+    ('D50 of 12 over 0: 12 (95 % 6 to 24): they differ',
+     'D50 of 2 other pairs: no difference shown (2); the page has them all')
+    """
+    lines = []
+    for what, ratios in of.items():
+        every = [each for each in ratios if 0 < each.value < math.inf] or list(ratios)
+        shown = sorted(every, key=Ratio.sureness)[:_N_PRINTED] if len(every) > _N_PRINTED else every
+        lines += [each.text(what) for each in shown]
+        others = Counter(each.verdict for each in ratios)
+        others.subtract(each.verdict for each in shown)
+        if others.total():
+            said = ", ".join(f"{verdict} ({n})" for verdict, n in others.items() if n)
+            lines.append(f"{what} of {counted(others.total(), 'other pair')}: {said}; {rest}")
+    return lines
 
 
 def student_factor(n: float) -> float:

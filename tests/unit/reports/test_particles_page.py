@@ -202,6 +202,16 @@ def test_a_report_has_the_counted_sizes_and_draws_their_interval(found, by):
     assert b"/MediaBox [ 0 0 240.9" in pdf, "85 mm"
 
 
+def test_many_classes_have_a_row_of_the_figure_each(found):
+    square, names = np.pad(np.ones((12, 10), int), 5), [f"class {k}" for k in range(8)]
+    labels = np.hstack([k * square for k in range(1, 9)])
+    _, out = report_of(found({"a.png": labels, "b.png": labels}, names))
+    svg = (out / "figure.svg").read_text(encoding="utf-8")
+    assert re.findall(r">(class \d)</text>", svg) == names
+    assert svg.count('id="range-') == svg.count('id="median-') == len(names)
+    assert "Lines: percentiles 10 to 90" in (out / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("labels", [LABELS, LABELS * 0])
 def test_a_report_says_what_is_not_known(found, labels):
     rows, out = report_of(found({"a.png": labels}, pixel_size=None))
