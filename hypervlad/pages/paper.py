@@ -230,11 +230,12 @@ class Figure(NamedTuple):
     def whole_caption(self) -> str:
         """The caption, with what lines, bands and names are."""
         drawn = [each for each in self.histograms if each.is_described]
+        has_bands = any(np.isfinite(each.quantiles[1:, 1]).any() for each in drawn)
         if self.is_of_rows:
-            bands = "bands: 95 % intervals of medians" * bool(drawn) or "no intervals"
-            return f"{self.caption} Lines: percentiles 10 to 90; dots: medians; {bands}."
+            bands = "; bands: their 95 % intervals" * has_bands
+            return f"{self.caption} Lines: percentiles 10 to 90; dots: medians{bands}."
         lines = "Lines: medians" if len(drawn) > 1 else "Line: median"
-        if any(np.isfinite(each.quantiles[1:, 1]).any() for each in drawn):
+        if has_bands:
             lines = "Line and band: median and its 95 % interval"
             if len(drawn) > 1:
                 lines = "Lines and bands: medians and their 95 % intervals"
