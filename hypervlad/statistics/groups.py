@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -113,7 +113,7 @@ class Ratio(NamedTuple):
         return f"{what} of {self.one} over {self.other}: {self.value:.4g}{ends}: {self.verdict}"
 
 
-def ratio_lines(of: Mapping[str, Iterable[Ratio]], rest: str) -> list[str]:
+def ratio_lines(of: Mapping[str, Sequence[Ratio]], rest: str) -> list[str]:
     """Return how groups differ, by what differs, as commands print it.
 
     Of many pairs they are those that differ most surely; `rest` says where the others are.
@@ -126,7 +126,7 @@ def ratio_lines(of: Mapping[str, Iterable[Ratio]], rest: str) -> list[str]:
     """
     lines = []
     for what, ratios in of.items():
-        every = [each for each in ratios if 0 < each.value < math.inf] or list(ratios)
+        every = [each for each in ratios if 0 < each.value < math.inf] or ratios
         shown = sorted(every, key=Ratio.sureness)[:_N_PRINTED] if len(every) > _N_PRINTED else every
         lines += [each.text(what) for each in shown]
         others = Counter(each.verdict for each in ratios)

@@ -1,8 +1,8 @@
 """Extract a folder in child processes that are killed, each a little later; print the outcome.
 
 The argument is a folder to work in. The last line of output is JSON. A child kills itself when it
-opens, moves, creates or removes a file or a folder for the n-th time. Those that
-go on where the last one was killed have less and less to do: the end is attacked by itself.
+opens, moves, creates or removes a file or a folder for the n-th time. Those that go on
+where the last one was killed have less and less to do: the end is attacked by itself.
 """
 
 import faulthandler
