@@ -43,6 +43,7 @@ CLOCKS = {
 
 # Files that may use names that are not public, with the reason.
 PRIVATE: dict[str, str] = {
+    "unit/images/test_morphology.py": "slow oracles: no public function shows masks and hulls",
     "support/commands.py": "the one place that imports the commands",
     "support/few_crops.py": "a segmenter's 160 crops of 256 pixels take half a minute per epoch",
     "unit/windows/test_vectors.py": "slow oracles: no public function returns a window's vector",

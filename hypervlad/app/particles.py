@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from hypervlad.common.files import parse_json
 from hypervlad.images import ImageReadError, Micrograph, read_image
+from hypervlad.images.morphology import grown
 from hypervlad.images.reading import is_particle
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class QueuedParticle:
         shown = np.array(image.resize(size, Image.Resampling.BICUBIC), np.float32)
         shown /= 255
         inside = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        line = ndimage.binary_dilation(inside, iterations=max(1, max(size) // _LINES)) & ~inside
+        line = grown(inside, max(1, max(size) // _LINES)) & ~inside
         shown[line] = _COLOUR  # beside the particle, of which nothing is hidden
         return shown
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.common.wording import counted
+from hypervlad.images.morphology import EIGHT
 from hypervlad.objects.particle import Outline, Outlines, cropped
 from hypervlad.objects.shapes import fill_polygons
 from hypervlad.objects.splitting import largest_piece
-from hypervlad.objects.windows import EIGHT
 
 _MAX_LENGTH = 200_000  # of a stroke, in pixels, which are all looked at
 _MIN_AREA = 4  # pixels: fewer are a slip of the hand, of which `particles count` warns

@@ -29,6 +29,7 @@ from hypervlad.datasets.drawing import (
     smooth_noise,
     whole_folder,
 )
+from hypervlad.images.morphology import grown
 from hypervlad.objects.particle import Outlines, cropped
 from hypervlad.objects.results_folder import write_tiff
 
@@ -218,7 +219,7 @@ def _place_all(
     for number, each in enumerate(particles):
         should_touch = number and rng.random() < touching
         areas = np.bincount(labels.ravel(), minlength=number + 1)[1:]
-        near = ndimage.binary_dilation(labels > 0, iterations=_GAP)
+        near = grown(labels > 0, _GAP)
         for _ in range(_MAX_TRIES):
             each.corner = np.floor(rng.uniform(0, 1, 2) * shape - each.extent / 2).astype(int)
             field, own = each.windows(shape)

@@ -14,6 +14,7 @@ from hypervlad.common.progress import announced
 from hypervlad.defects.limits import NO_LIMITS, DetectionLimits
 from hypervlad.images import ReadOptions, read_mask
 from hypervlad.images.masks import as_mask, mask_banner_rows
+from hypervlad.images.morphology import grown, shrunk
 from hypervlad.images.reading import check_image_list
 from hypervlad.pages.base import (
     SHOWN_PIXELS,
@@ -190,14 +191,12 @@ def score_limits(
 
 def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
     """Return an outline, two pixels wide, inside a region; or outside it, except at the edges."""
-    from scipy.ndimage import binary_dilation, binary_erosion
-
-    inside = region & ~binary_erosion(region, iterations=2)
+    inside = region & ~shrunk(region, 2)
     if not outside:
         return np.asarray(inside)
     edge = np.ones(region.shape, dtype=bool)
     edge[2:-2, 2:-2] = False
-    return np.asarray(binary_dilation(region, iterations=2) & ~region | inside & edge)
+    return np.asarray(grown(region, 2) & ~region | inside & edge)
 
 
 def _found_text(found: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:

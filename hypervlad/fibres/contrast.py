@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
 
 from hypervlad.images.errors import ImageReadError
+from hypervlad.images.morphology import shrunk
 from hypervlad.images.resampling import by_rows, gaussian_taps, middle, smoothed
 
 FloatMap = NDArray[np.float32]
@@ -142,7 +142,7 @@ def noise_deviation(contrast: FloatMap, mask: BoolMap | None = None) -> float:
     step = subsampling((contrast.shape[0] - 2) * (contrast.shape[1] - 2))
     values = _curved(_curved(contrast, step).T, step).T.ravel()
     if mask is not None:
-        inside = subsample(binary_erosion(mask, np.ones((3, 3)))[1:-1, 1:-1])
+        inside = subsample(shrunk(mask, corners=True)[1:-1, 1:-1])
         values = values[inside] if inside.any() else values
     return float(np.median(np.abs(values)) / 0.6745 / 6)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_dilation, gaussian_filter, label, map_coordinates, zoom
+from scipy.ndimage import gaussian_filter, label, map_coordinates, zoom
 
 from hypervlad.common.constraints import Integer, check_value
 from hypervlad.fibres.contrast import FloatMap, Values, noise_deviation, normalised_contrast
 from hypervlad.fibres.diameters import FibreDiameters, cross_lines
 from hypervlad.images import PixelSizes, ReadOptions
+from hypervlad.images.morphology import EIGHT, grown
 from hypervlad.images.reading import image_name
 from hypervlad.images.resampling import areas_of
 from hypervlad.images.sample import Annotations, drop_hidden, one_or_many, read_sample
@@ -146,9 +147,9 @@ def find_pores(
     sigma = max(_SMOOTHING[0], min(_CLEAN * noise / typical, _SMOOTHING[1] * width))
     smooth = gaussian_filter(contrast, sigma)
     open_, low, high = _open_pixels(smooth, seen, ends, found)
-    labels, n = label(open_, np.ones((3, 3)))
+    labels, n = label(open_, EIGHT)
     values_of(labels, numbers_of(areas_of(labels, n) >= min_area), labels)
-    around = binary_dilation(~(seen | sample.margin), np.ones((3, 3)))
+    around = grown(~(seen | sample.margin), corners=True)
     n_beside = drop_hidden(labels, sample._replace(mask=~around), min_area)
     pores = Outlines.of_labels(labels)
     if leave_out is not None:

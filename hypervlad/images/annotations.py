@@ -15,7 +15,6 @@ from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.images.banner import as_8bit_colour, as_8bit_grey, find_banner
 from hypervlad.images.bar_lines import ScaleBar
 from hypervlad.images.letters import (
-    EIGHT,
     PURE,
     REACH,
     SOLID,
@@ -31,6 +30,7 @@ from hypervlad.images.letters import (
     together,
 )
 from hypervlad.images.margins import find_margins
+from hypervlad.images.morphology import EIGHT, grown
 from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import find_scale_bar
 
@@ -142,7 +142,7 @@ def annotation_mask(annotations: Sequence[Annotation], shape: tuple[int, int]) -
             own = np.zeros(mask[window].shape, bool)
             top, left, bottom, right = _shifted(each.box, -rows.start, -columns.start)
             own[top:bottom, left:right] = each.mask
-            mask[window] |= ndimage.binary_dilation(own, EIGHT, _MARGIN)
+            mask[window] |= grown(own, _MARGIN, corners=True)
     return mask
 
 
@@ -202,10 +202,10 @@ def coloured_marks(image: NDArray[Any]) -> list[Annotation]:
     coloured = colour >= _COLOURED
     if not 0 < coloured.mean() <= _MAX_INK:
         return []
-    beyond = ~ndimage.binary_dilation(coloured, EIGHT, _NEAR_COLOUR)
+    beyond = ~grown(coloured, _NEAR_COLOUR, corners=True)
     if (colour[beyond] < _TINTED).mean() < _GREY_SHARE:  # NaN if none is beyond
         return []
-    labels, _ = ndimage.label(ndimage.binary_dilation(coloured, EIGHT, _MARGIN), EIGHT)
+    labels, _ = ndimage.label(grown(coloured, _MARGIN, corners=True), EIGHT)
     labels[~coloured] = 0  # the letters of a word are one
     found, n_drawn, n_all = list[Annotation](), 0, 0
     for number, window in enumerate(ndimage.find_objects(labels), start=1):

@@ -13,10 +13,9 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hypervlad.images.margins import convex_hull
+from hypervlad.images.morphology import EIGHT, convex_hull, shrunk
 from hypervlad.images.resampling import by_rows
 
-EIGHT = np.ones((3, 3), bool)
 PURE = 8  # grey levels of 255 by which compression changes what is of one
 # Letters and arrows are drawn: of one level, within this share of their contrast, crisp, and unlike
 # the sample. Levels beyond which they are looked for:
@@ -153,7 +152,7 @@ def _part(
         slice(max(left - REACH, 0), right + REACH),
     )
     own, levels = labels[window] == number, sign * grey[window]
-    core, ink = ndimage.binary_erosion(own), _quantile(levels[own], 0.75)
+    core, ink = shrunk(own), _quantile(levels[own], 0.75)
     spread = float(levels[core].std()) if core.sum() > 5 else 0.0
     if ink - levels.min() < max(_STEP, spread / _EVEN):  # the highest contrast: this is fast
         return None

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from hypervlad.common.progress import note_doubt
 from hypervlad.images.letters import extreme
+from hypervlad.images.morphology import EIGHT
 from hypervlad.images.resampling import areas_of, by_rows
 
 _REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels
@@ -80,7 +81,7 @@ def without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     if not 0 < reach < np.ptp(grey):
         return grey
     far = (grey > low + reach) | (grey < high - reach)
-    clusters, n = ndimage.label(far, np.ones((3, 3), bool))
+    clusters, n = ndimage.label(far, EIGHT)
     is_hot = far & (areas_of(clusters, n)[clusters] <= _MAX_HOT)
     if not 0 < is_hot.mean() <= _MAX_HOT_SHARE:
         return grey

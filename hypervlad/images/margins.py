@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.morphology import Mask, convex_hull, grown, shrunk
 from hypervlad.images.resampling import areas_of
 
-if TYPE_CHECKING:
-    from scipy.spatial import ConvexHull
-
-_EIGHT = np.ones((3, 3), bool)
 # Margins have one level: compression changes it by so much, but half of it by little, and where
 # much within has it, it is the background's. The rest is convex, with other levels along its edge,
 # and leaves two corners of the image or more. It reaches all sides, or leaves all corners, and is
@@ -38,7 +35,6 @@ _ROUND, _WIDE, _CHANGE, _VARIED, _PART = 0.01, 0.6, 0.25, 0.04, 8
 # That is looked for at so few pixels a side first, and levels at no more than so many.
 _ROUGH, _LARGE = 512, 4096
 
-Mask: TypeAlias = NDArray[np.bool_]
 Grey: TypeAlias = NDArray[np.float32]
 
 
@@ -64,24 +60,28 @@ def _margin_of(grey: Grey, level: float) -> Mask | None:
 
 def _largest_part(other: Mask) -> Mask:
     """Return what is largest, without specks, the lines at its edges, and what is apart from it."""
-    square = np.ones((_SPECK, _SPECK), bool)
-    solid = np.pad(other, _SPECK, "edge")
-    solid = ndimage.binary_opening(ndimage.binary_closing(solid, square), square)
+    solid = _without_specks(np.pad(other, _SPECK, "edge"))
     parts, n = ndimage.label(solid[_SPECK:-_SPECK, _SPECK:-_SPECK])
     sizes = areas_of(parts, n)
     largest: Mask = parts == sizes[1:].argmax() + 1 if len(sizes) > 1 else parts > 0
     return largest
 
 
+def _without_specks(mask: Mask) -> Mask:
+    """Return a mask without gaps, and then without parts, in which no square of a speck lies."""
+    closed = shrunk(grown(mask, _SPECK // 2, corners=True), _SPECK // 2, corners=True)
+    return grown(shrunk(closed, _SPECK // 2, corners=True), _SPECK // 2, corners=True)
+
+
 def _is_drawn_upon(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
     """Return whether a margin has one level but for a little, and the rest is crisp and solid."""
     if other[margin].mean() > _MAX_DRAWN or other[~margin].mean() < 1 - _MAX_WITHIN:
         return False
-    away = margin & ~ndimage.binary_dilation(other, _EIGHT, _BESIDE)
+    away = margin & ~grown(other, _BESIDE, corners=True)
     if not away.any() or _differs(grey[away], level, _BLANK).mean() > 1 - _LEVEL:
         return False
     depths = 1, 2, _BESIDE, _PART
-    beyond = [ndimage.binary_erosion(~margin, _EIGHT, depth, border_value=1) for depth in depths]
+    beyond = [~grown(margin, depth, corners=True) for depth in depths]
     edge, within = (
         np.median(np.abs(grey[low & ~high] - level)) for low, high in (beyond[:2], beyond[2:])
     )
@@ -116,23 +116,22 @@ def _differs(grey: Grey, level: float, by: float) -> Mask:
 
 def _surrounds(grey: Grey, level: float, margin: Mask, other: Mask) -> bool:
     """Return whether a margin has one level, and what is beside it others."""
-    edge = ~margin & ndimage.binary_dilation(margin, _EIGHT)
+    edge = ~margin & grown(margin, corners=True)
     has_level = ~_differs(grey, level, _BLANK)
     own, within = has_level[margin].mean(), has_level[~margin].mean()
-    followed = ndimage.binary_dilation(other, _EIGHT, _BESIDE)[edge].mean()
+    followed = grown(other, _BESIDE, corners=True)[edge].mean()
     return bool(own >= _EXACT and within <= _MAX_WITHIN and followed >= _FOLLOWED)
 
 
 def _around_tiles(other: Mask) -> Mask:
     """Return where no other levels are from the sides on, if the outline has straight steps."""
-    square, beyond = np.ones((_SPECK, _SPECK), bool), 2 * _SPECK
-    blank = np.pad(~other, beyond, constant_values=True)
-    blank = ndimage.binary_opening(ndimage.binary_closing(blank, square), square)
-    parts, _ = ndimage.label(blank)
+    beyond = 2 * _SPECK
+    parts, _ = ndimage.label(_without_specks(np.pad(~other, beyond, constant_values=True)))
     margin: Mask = (parts == parts[_SPECK, _SPECK])[beyond:-beyond, beyond:-beyond]
     del parts  # of the largest images, they take 256 MB
     steps = [own[1:] != own[:-1] for own in (margin, margin.T)]
-    straight = (ndimage.binary_opening(own, np.ones((1, _STRAIGHT))) for own in steps)
+    line = 1, _STRAIGHT
+    straight = (ndimage.grey_opening(np.uint8(own), line, mode="constant") for own in steps)
     n_steps, n_straight = (sum(map(np.count_nonzero, own)) for own in (steps, straight))
     if n_straight >= _LEAST_STRAIGHT * n_steps and ndimage.label(~margin)[1] == 1:
         return margin
@@ -180,35 +179,6 @@ def _disc_of(shown: Mask, within: float) -> tuple[list[float], float]:
     middle = [
         np.average(np.arange(n), weights=shown.sum(axis=1 - k)) for k, n in enumerate(shown.shape)
     ]
-    places = np.argwhere(shown & ~ndimage.binary_erosion(shown))
+    places = np.argwhere(shown & ~shrunk(shown))
     off = np.abs(np.linalg.norm(places - middle, axis=1) - radius)
     return middle, radius if np.mean(off <= max(2, within * radius)) >= _FOLLOWED else 0.0
-
-
-def hull_of(mask: Mask) -> ConvexHull:
-    """Return the hull of the middles of the pixels' sides, as in ``skimage.morphology``."""
-    from scipy.spatial import ConvexHull  # not above: importing it takes long
-
-    rows = np.flatnonzero(mask.any(axis=1))
-    first = mask[rows].argmax(axis=1)
-    last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
-    down = np.concatenate([rows, rows, rows - 0.5, rows + 0.5, rows - 0.5, rows + 0.5])
-    right = np.concatenate([first - 0.5, last + 0.5, first, first, last, last])
-    return ConvexHull(np.stack([down, right], axis=1))
-
-
-def convex_hull(mask: Mask) -> Mask:
-    """Return the hull of a mask that is not empty, row by row.
-
-    It is that of scikit-image's `convex_hull_image`, which takes minutes for large discs.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.arange(mask.shape[1])
-    within = np.arange(rows[0], rows[-1] + 1)
-    low, high = np.full(len(within), -np.inf), np.full(len(within), np.inf)
-    for y, x, offset in hull_of(mask).equations:
-        if abs(x) > 1e-9:
-            side = -(offset + y * within) / x
-            low, high = (low, np.minimum(high, side)) if x > 0 else (np.maximum(low, side), high)
-    hull = np.zeros_like(mask)
-    hull[within] = (columns >= low[:, None] - 1e-6) & (columns <= high[:, None] + 1e-6)
-    return hull

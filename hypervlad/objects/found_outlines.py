@@ -21,6 +21,7 @@ from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.masks import all_of_name, matches_by_name
+from hypervlad.images.morphology import EIGHT
 from hypervlad.objects.detection import Detection
 from hypervlad.objects.fields import Field
 from hypervlad.objects.outline_names import (
@@ -451,7 +452,7 @@ def _write(stem: Path, outlines: Outlines, pixel_size: float | None = None) -> N
     outlines = replace(outlines, outlines=own)
     other, chosen = (Path(f"{stem}{suffix}") for suffix in _OWN)
     # A label image of one label in several parts would be read as a mask of several particles.
-    is_apart = len(own) == 1 and ndimage.label(own[0].mask, np.ones((3, 3)))[1] > 1
+    is_apart = len(own) == 1 and ndimage.label(own[0].mask, EIGHT)[1] > 1
     if is_apart or outlines.do_overlap or any(each.class_name for each in outlines):
         chosen, other = other, chosen
     write_outlines(chosen, outlines, pixel_size=pixel_size)

@@ -16,7 +16,8 @@ from scipy.spatial.distance import pdist
 from hypervlad.common.constraints import InstanceOf, check_value
 from hypervlad.common.wording import counted
 from hypervlad.images.annotations import words_of_annotations
-from hypervlad.images.margins import hull_of
+from hypervlad.images.morphology import EIGHT, hull_areas, hull_of
+from hypervlad.images.resampling import areas_of
 from hypervlad.objects.particle import Outlines, Particle
 
 if TYPE_CHECKING:
@@ -245,10 +246,10 @@ def solidity(mask: NDArray[np.bool_]) -> float:
     return min(np.count_nonzero(mask) / float(hull_of(mask).volume), 1.0)
 
 
-def solidities(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def solidities(labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return the solidity of each of n labels, which have no gaps."""
-    windows = enumerate(ndimage.find_objects(labels), start=1)
-    return np.array([solidity(labels[own] == number) for number, own in windows])
+    areas = areas_of(labels, int(labels.max(initial=0)))[1:]
+    return np.minimum(areas / hull_areas(labels), 1.0)
 
 
 def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
@@ -378,7 +379,7 @@ class _End(NamedTuple):
         part = mask[tuple(slice(first, first + 8 * radius + 1) for first in low)]
         offset = np.moveaxis(np.indices(part.shape), 0, -1) + low - start
         along, across = offset @ heading, offset @ np.array([-heading[1], heading[0]])
-        pieces, _ = ndimage.label(part & (np.abs(across) <= max(radius / 3, 1)), np.ones((3, 3)))
+        pieces, _ = ndimage.label(part & (np.abs(across) <= max(radius / 3, 1)), EIGHT)
         along = along[pieces == pieces[tuple(start - low)]]
         # As many pixels as there are per length in the first part.
         whole, first = (

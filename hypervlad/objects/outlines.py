@@ -23,6 +23,7 @@ from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, is_left_out
 from hypervlad.images.masks import check_fits, grey_edged_mask, read_mask
+from hypervlad.images.morphology import EIGHT, grown
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.objects.imagej import read_regions, regions_of, unpacked
@@ -62,7 +63,6 @@ _MIRRORED = (
     "an MRC image, which Fiji, QuPath and IMOD show upside down: outlines that were drawn there "
     "are mirrored here; save the image as TIFF, and draw them on that"
 )
-_EIGHT = np.ones((3, 3))  # neighbours of a pixel
 _MAX_PARTS, _MIN_LEVELS = 4, 8  # parts of one label, and labels from which these count
 _MAX_COLOURS = 100_000
 
@@ -225,7 +225,7 @@ def _mask_of(values: NDArray[Any], is_lossy: bool) -> NDArray[np.bool_] | None:
         return mask
     is_even = ndimage.minimum_filter(values, 3) == ndimage.maximum_filter(values, 3)
     has_labels = (is_even & (values != 0) & (values != values.max())).any()
-    outside = ~ndimage.binary_dilation(mask, iterations=2)
+    outside = ~grown(mask, 2)
     return None if has_labels or values[outside].any() else mask
 
 
@@ -267,7 +267,7 @@ def _of_labels(source: Any, name: str) -> Outlines:
 
 def _of_label(outline: Outline, values: NDArray[Any], is_255_apart: bool) -> Shape:
     doubts = [_UNSURE] if is_255_apart and outline.label == 255 else []
-    parts, n_parts = ndimage.label(outline.mask, _EIGHT)
+    parts, n_parts = ndimage.label(outline.mask, EIGHT)
     if values.ndim > 2 or n_parts == 1:
         return Shape(str(outline.label), "", outline, doubts)
     areas = np.bincount(parts.ravel())[1:]
@@ -276,7 +276,7 @@ def _of_label(outline: Outline, values: NDArray[Any], is_255_apart: bool) -> Sha
     if not main.all():
         doubts.append(_STRAYS)
     # Of one particle, there may be a part on each side of another one, which covers it.
-    around = ndimage.label(values[outline.window] != 0, _EIGHT)[0]
+    around = ndimage.label(values[outline.window] != 0, EIGHT)[0]
     if main.sum() > 2 or (main.sum() == 2 and np.ptp(around[mask])):
         doubts.append(_PARTS)
     return Shape(str(outline.label), "", cropped(mask, *outline.box[:2]), doubts)
@@ -290,7 +290,7 @@ def _refuse_grey(values: NDArray[Any], found: Outlines, name: str) -> None:
     if len(found) < _MIN_LEVELS:
         return
     some = found[np.linspace(0, len(found) - 1, 24).astype(int)]
-    if np.median([ndimage.label(each.mask, _EIGHT)[1] for each in some]) > _MAX_PARTS:
+    if np.median([ndimage.label(each.mask, EIGHT)[1] for each in some]) > _MAX_PARTS:
         raise _not_labels(name)
     # Most labels have a square of 3 pixels for themselves, which is known without the whole image.
     if sum(not _has_square(each.mask) for each in found) <= len(found) / 2:

@@ -18,6 +18,7 @@ from hypervlad.common.limits import MAX_LABEL
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import Annotation, ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.annotations import annotation_mask, margin_mask
+from hypervlad.images.morphology import EIGHT, grown
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
@@ -180,7 +181,7 @@ class Outlines:
         margin = margin_mask(self.annotations, self.shape)
         if not margin.any():
             return [False] * len(self)
-        beside = ndimage.binary_dilation(margin, np.ones((3, 3)))
+        beside = grown(margin, corners=True)
         return [bool(beside[each.window][each.mask].any()) for each in self]
 
     def label_image(self) -> NDArray[np.int32]:
@@ -236,7 +237,7 @@ class Outlines:
         labels = array.astype(np.uint8) if array.dtype == bool else array
         values = np.unique(labels)
         if len(values) == 2 and values[0] == 0:
-            regions, n_regions = ndimage.label(labels, np.ones((3, 3)))
+            regions, n_regions = ndimage.label(labels, EIGHT)
             if n_regions > 1:
                 warn_user(
                     f"{name}: a mask (0 and {values[1]}), not a label image: each of its "

@@ -14,9 +14,9 @@ from skimage.segmentation import watershed
 
 from hypervlad.common.constraints import Integer, Number, check_value
 from hypervlad.common.wording import counted
+from hypervlad.images.morphology import EIGHT
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.windows import (
-    EIGHT,
     BoolMap,
     LabelMap,
     SideBySide,

@@ -21,7 +21,6 @@ Window: TypeAlias = tuple[slice, ...]
 # The place of a window that the image cuts, and by how many pixels it does.
 _Cut: TypeAlias = tuple[Window, tuple[tuple[int, int], ...]]
 
-EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
 _AT_ONCE = 1 << 18  # pixels of an array, unless one window has more
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.morphology import grown, shrunk
 from hypervlad.images.resampling import halved, smoothed
 from hypervlad.objects.windows import side_by_side
 
 _RING = 3  # pixels to both sides of an outline, between which grey values step
-_AROUND = np.ones((2 * _RING + 1,) * 2, bool)
 _MIN_FREE = 0.25  # of the pixels around a particle, which no other one has
 _LEAST_TEXTURE = 16  # pixels, of the sides of what background is judged by
 _MAX_PARTS, _PART = 9, 1024  # at most, of this side in pixels, likewise
@@ -52,9 +52,9 @@ def edges_of(grey: NDArray[np.float32], labels: NDArray[np.int32], sign: int) ->
         of, at, there = some.at, some.numbers - 1, some.take(labels, -1)
         own, outside, free = there == some.of_column, there == -1, there == 0
         del there  # of the largest images, each copy takes 268 MB
-        lengths[at] = some.counts(own & ~ndimage.binary_erosion(own))
-        within = own & ~ndimage.binary_erosion(own | outside, _AROUND)
-        beyond = ndimage.binary_dilation(own, _AROUND) & ~own & ~outside
+        lengths[at] = some.counts(own & ~shrunk(own))
+        within = own & ~shrunk(own | outside, _RING, corners=True)
+        beyond = grown(own, _RING, corners=True) & ~own & ~outside
         free &= beyond
         is_free = some.counts(free) >= _MIN_FREE * some.counts(beyond)
         beyond = np.where(is_free[of], free, beyond)
@@ -99,7 +99,7 @@ def texture_of(
     pools = defaultdict[float, list[NDArray[np.float32]]](list)  # by logarithms of areas
     for top, left in corners[:: -(-len(corners) // _MAX_PARTS)]:
         window = slice(top, top + _PART), slice(left, left + _PART)
-        free = ~ndimage.binary_dilation(labels[window] > 0, iterations=2)
+        free = ~grown(labels[window] > 0, 2)
         values, weights = np.where(free, sign * grey[window], 0), free.astype(np.float32)
         area = 4 * np.pi  # of Gaussian weights, as that of equal ones of as little noise
         while min(values.shape) >= _LEAST_TEXTURE:

@@ -24,10 +24,10 @@ from hypervlad.common.dense import stored_arrays
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.network import TappedNetwork
 from hypervlad.features.registry import Backbone, Preprocessing, Runtime
+from hypervlad.images.morphology import EIGHT
 from hypervlad.objects.particle import Outlines
 from hypervlad.objects.splitting import Cut, FloatMap, by_depth, label_parts, numbers_of, values_of
 from hypervlad.objects.windows import (
-    EIGHT,
     BoolMap,
     LabelMap,
     SideBySide,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.transform import resize
 
+from hypervlad.images.morphology import grown, shrunk
 from hypervlad.images.resampling import areas_of, by_rows, halved, nearest, smoothed
 from hypervlad.images.sample import Sample
 from hypervlad.objects.splitting import renumbered
@@ -139,8 +140,8 @@ def faint_spots(
     if not (_FAINTER[0] < share < _FAINTER[1] and _alike(contrasts, _ALIKE)):
         return None
     y, x = np.unravel_index(peaks[is_spot], spots.shape)
-    is_beside = ndimage.binary_dilation(~free)  # where light around particles is brightest
-    if np.mean(is_beside[y, x]) > max(_HALO, 2 * np.mean(is_beside[within])):
+    is_beside = grown(~free)  # where light around particles is brightest
+    if is_beside[y, x].mean() > max(_HALO, 2 * is_beside[within].mean()):
         return None
     top = np.float32(sign * np.percentile(half[free], 99))
     clipped = (np.minimum if sign > 0 else np.maximum)(sample.grey, top)
@@ -162,7 +163,7 @@ def bare_regions(sample: Sample, labels: LabelMap, polarity: str) -> tuple[float
     smooth = ndimage.gaussian_filter(sign * half, 1)
     usual = np.median(smooth[free])
     step = np.median(smooth[is_own]) - usual
-    regions, n = ndimage.label(ndimage.binary_opening(free & (smooth > usual + _AS_STRONG * step)))
+    regions, n = ndimage.label(grown(shrunk(free & (smooth > usual + _AS_STRONG * step))))
     own = areas_of(labels, int(labels.max()))[1:] / 4  # at half the size
     areas = areas_of(regions, n)[1:]
     is_bare = areas >= _LARGE_ENOUGH * np.median(own[own > 0])
@@ -177,7 +178,7 @@ def _beside(sample: Sample, labels: LabelMap) -> tuple[NDArray[np.float32], Bool
     """Return the image at half the size, and what is outlined and what lies beside that there."""
     half = halved(sample.grey)
     is_own, is_hidden = nearest(labels, half.shape) > 0, ~nearest(sample.mask, half.shape)
-    return half, is_own, ~ndimage.binary_dilation(is_own | is_hidden, iterations=_CLEARANCE)
+    return half, is_own, ~grown(is_own | is_hidden, _CLEARANCE)
 
 
 def _alike(values: NDArray[Any], ratio: float) -> bool:

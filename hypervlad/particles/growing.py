@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images.morphology import grown, shrunk
 from hypervlad.images.resampling import halved
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.particle import Outline, cropped
@@ -159,7 +160,7 @@ class GrowingField:
         smooth = ndimage.gaussian_filter(grey, _SMOOTHING)
         on_line = np.zeros(free.shape, bool)
         on_line[line] = True
-        near = ndimage.binary_dilation(on_line, np.ones((2 * _SEED + 1,) * 2))
+        near = grown(on_line, _SEED, corners=True)
         for sign in (1, -1):
             fields = fields_of(grey, sign, contrast)
             masks = [
@@ -184,7 +185,7 @@ class GrowingField:
                     continue
                 seen.add(key)
                 filled = ndimage.binary_fill_holes(piece[window]) & free[window]
-                edge = filled & ~ndimage.binary_erosion(filled)
+                edge = filled & ~shrunk(filled)
                 others = fields[:2, *window][:, edge].sum() / edge.sum()
                 border = max(0.0, 1 - float(others) / 255)
                 quality = border**0.5 * solidity(filled) ** _CONVEX

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.morphology import EIGHT, shrunk
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.found_counts import SHELLS_OUTLINED
 from hypervlad.objects.measures import solidities
 from hypervlad.objects.splitting import renumbered
-from hypervlad.objects.windows import EIGHT, LabelMap, grown_window
+from hypervlad.objects.windows import LabelMap, grown_window
 
 Layer: TypeAlias = Literal["auto", "outer", "inner"]
 
@@ -115,7 +116,7 @@ def _spots(
         window = windows[number - 1]
         around = grown_window(window, 2 * _RIM)
         own, free = labels[around] == number, labels[around] == 0
-        inner = ndimage.binary_erosion(own, iterations=_RIM)
+        inner = shrunk(own, _RIM)
         if not (inner.any() and free.any()):
             continue
         values = ndimage.gaussian_filter(sign * grey[around], 0.7)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hypervlad.images.morphology import grown
 from hypervlad.objects.measures import solidity
 from hypervlad.objects.splitting import borders_of
 from hypervlad.objects.windows import LabelMap, grown_window, joint_window
@@ -33,7 +34,7 @@ def silhouettes(
     for number, both in _between_two(labels).items():
         around = grown_window(joint_window(*(windows[each - 1] for each in (number, *both))), _RING)
         values, masks = sign * grey[around], [labels[around] == each for each in (number, *both)]
-        free = ndimage.binary_dilation(np.logical_or.reduce(masks), iterations=_RING)
+        free = grown(np.logical_or.reduce(masks), _RING)
         free &= labels[around] == 0
         if not free.any():
             continue

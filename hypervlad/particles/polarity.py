@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from hypervlad.images.morphology import grown
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.windows import LabelMap
 
@@ -76,7 +76,7 @@ def _lie_upon(own: PolarityFound, other: PolarityFound, grey: NDArray[np.float32
     n_below = len(np.unique(other.labels[is_in]))
     if n_below > _WITHIN * len(other.areas):
         region = other.labels > 0
-        beside = ndimage.binary_dilation(region, iterations=_BESIDE) & ~region
+        beside = grown(region, _BESIDE) & ~region
         places = (each & (own.labels == 0) for each in (region, beside))
         levels = (grey[each].mean() if each.any() else 0 for each in (is_in, *places))
         core, rim, outer = levels

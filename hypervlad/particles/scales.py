@@ -14,6 +14,7 @@ from skimage.transform import resize
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
+from hypervlad.images.morphology import EIGHT, grown, shrunk
 from hypervlad.images.resampling import areas_of, middle, nearest
 from hypervlad.objects.measures import shape_measures, solidities
 from hypervlad.objects.splitting import (
@@ -25,7 +26,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
-from hypervlad.objects.windows import EIGHT, BoolMap, LabelMap, side_by_side
+from hypervlad.objects.windows import BoolMap, LabelMap, side_by_side
 from hypervlad.particles.contrast import Edges, edges_of, pixel_noise, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
@@ -296,7 +297,7 @@ class Scales:
         half = self._image(HALF)
         known, confidence = chosen_polarity(halves, half)
         # What stands out on the other side may be particles too small to be found at half the size.
-        grey = half[~ndimage.binary_dilation(halves[known].labels > 0, iterations=2)]
+        grey = half[~grown(halves[known].labels > 0, 2)]
         if confidence >= _SETTLED and len(grey):
             beyond = (np.median(grey) - grey) * (1 if known == "bright" else -1)
             other = beyond[beyond > _STANDS_OUT * np.median(np.abs(beyond))].sum()
@@ -492,7 +493,7 @@ def _cut_at_lines(
 
 def _has_fringes(grey: NDArray[np.float32], inside: BoolMap, is_line: BoolMap) -> bool:
     """Return whether lines of a bright particle are its own fringes, rather than gaps."""
-    core = ndimage.binary_erosion(inside, iterations=_WITHIN_EDGE)
+    core = shrunk(inside, _WITHIN_EDGE)
     if not (core & is_line).any() or solidities(inside.astype(np.int32))[0] < _WHOLE:
         return False
     smooth = ndimage.uniform_filter(grey, 3)

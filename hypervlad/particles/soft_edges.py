@@ -17,6 +17,7 @@ from scipy import ndimage
 from scipy.special import i0e
 
 from hypervlad.common.progress import joined_notes
+from hypervlad.images.morphology import grown
 from hypervlad.images.resampling import areas_of
 from hypervlad.objects.windows import BoolMap, LabelMap, grown_window
 from hypervlad.particles.contrast import pixel_noise
@@ -231,7 +232,7 @@ def _profiles(
         distances = np.sqrt(((apart @ np.linalg.inv(spread)) * apart).sum(axis=2)) / 2
         free = distances < _AT[-1] + 0.025
         if (others := (own > 0) & (own != number)).any():
-            free &= ~ndimage.binary_dilation(others, iterations=_CLEARANCE)
+            free &= ~grown(others, _CLEARANCE)
         at = (distances[free] / 0.05).astype(int)
         found.append(np.stack([np.bincount(at, w, len(_AT)) for w in (None, values[free])]))
         sizes.append(len(places))
@@ -309,7 +310,7 @@ def _resize(labels: LabelMap, areas: NDArray[np.int64], ratios: FloatArray) -> N
         around = grown_window(window, more)
         place = np.pad(labels[around], more, constant_values=-1)  # also beyond the image
         is_own = place == number
-        ring = ndimage.binary_dilation(is_own, iterations=more) & ~is_own
+        ring = grown(is_own, more) & ~is_own
         free = ring & (place == 0)
         n = round((ratio**2 - 1) * area * np.count_nonzero(free) / np.count_nonzero(ring))
         # What is nearest to the own pixels is added, what is nearest to the background removed.

@@ -19,6 +19,7 @@ from hypervlad.features.loading import resampled_size
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.faults import Faults, faults_of_input
 from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.morphology import EIGHT
 from hypervlad.images.reading import image_name
 from hypervlad.images.resampling import nearest
 from hypervlad.images.sample import Sample, read_grey
@@ -26,7 +27,7 @@ from hypervlad.objects.detection import MIN_AREA
 from hypervlad.objects.measures import shape_measures
 from hypervlad.objects.outlines import read_outlines
 from hypervlad.objects.particle import Outlines
-from hypervlad.objects.windows import EIGHT, side_by_side
+from hypervlad.objects.windows import side_by_side
 from hypervlad.particles.decoder import Targets, brightness_of
 from hypervlad.particles.fainter import faint_spots
 
