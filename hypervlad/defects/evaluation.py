@@ -22,13 +22,13 @@ from hypervlad.features.patches import DEFECTIVE_SHARE, patch_means, patch_posit
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import as_mask, mask_banner_rows, warn_if_inverted
+from hypervlad.images.morphology import EIGHT
 from hypervlad.images.pixels import may_have_copies
 from hypervlad.pages.numbers import share_of
 from hypervlad.statistics.classification import accuracy_interval
 
 Mask: TypeAlias = NDArray[np.bool_]
 _MAX_RATE = 0.3  # of false positives, up to which the overlap is integrated
-_TOUCHING = np.ones((3, 3), dtype=int)  # corners too
 _BIN_BITS = 21  # sign, eight of the exponent, twelve of the digits
 N_BINS = 1 << _BIN_BITS
 _MIN_SIDE = 3  # scores on either side of the gap
@@ -151,7 +151,7 @@ def _reached(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _shares_of_regions(truth: Mask) -> NDArray[np.float64]:
     """Return each pixel's share of the area of its region, flat; 0 outside all regions."""
-    regions, _ = label(truth, structure=_TOUCHING)
+    regions, _ = label(truth, structure=EIGHT)
     shares = 1 / np.maximum(np.bincount(regions.ravel()), 1)  # there may be no pixel outside
     shares[0] = 0.0
     return np.asarray(shares[regions.ravel()])

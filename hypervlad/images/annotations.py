@@ -20,7 +20,6 @@ from hypervlad.images.letters import (
     SOLID,
     Box,
     Grey,
-    Mask,
     as_box,
     is_within,
     joined_box,
@@ -30,7 +29,7 @@ from hypervlad.images.letters import (
     together,
 )
 from hypervlad.images.margins import find_margins
-from hypervlad.images.morphology import EIGHT, grown
+from hypervlad.images.morphology import EIGHT, Mask, grown
 from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import find_scale_bar
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, partial, reduce
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hypervlad.images.morphology import EIGHT, convex_hull, shrunk
+from hypervlad.images.morphology import EIGHT, Mask, convex_hull, extreme, grown, shrunk
 from hypervlad.images.resampling import by_rows
 
 PURE = 8  # grey levels of 255 by which compression changes what is of one
@@ -38,7 +38,6 @@ _MIN_LEVELS = 4  # of grey: with fewer, the sample is drawn itself
 _MIN_EDGE = 10  # pixels of the edge of what is drawn
 _MAX_PARTS, _MAX_CRISP = 500, 150  # beyond a level: where there are more, it is the sample's
 
-Mask: TypeAlias = NDArray[np.bool_]
 Grey: TypeAlias = NDArray[np.float32]
 Box: TypeAlias = tuple[int, int, int, int]
 
@@ -78,21 +77,7 @@ def _is_sharp(grey: Grey) -> Mask:
         extreme(grey, reach, np.maximum) - extreme(grey, reach, np.minimum) for reach in (1, REACH)
     )
     is_step = (far >= _STEP) & (near >= _SHARP * far)
-    return extreme(is_step, 1, np.logical_or)
-
-
-def extreme(grey: NDArray[Any], reach: int, pick: np.ufunc) -> NDArray[Any]:
-    """Return the extremes of squares, by comparing whole rows: SciPy's filters take far longer."""
-    for _ in grey.shape:
-        reached = 0
-        while reached < reach:
-            step = min(reach - reached, reached + 1)  # so that nothing lies between
-            found = grey.copy("K")
-            for here, there in ((found[step:], grey[:-step]), (found[:-step], grey[step:])):
-                pick(here, there, out=here)
-            grey, reached = found, reached + step
-        grey = grey.T
-    return grey
+    return grown(is_step, corners=True)
 
 
 def _crisp_parts(grey: Grey, sharp: Mask, sign: int, level: float) -> list[_Part]:
@@ -156,8 +141,8 @@ def _part(
     spread = float(levels[core].std()) if core.sum() > 5 else 0.0
     if ink - levels.min() < max(_STEP, spread / _EVEN):  # the highest contrast: this is fast
         return None
-    near = extreme(own, REACH, np.logical_or)
-    ring = near & ~extreme(above[window], REACH - 1, np.logical_or)
+    near = grown(own, REACH, corners=True)
+    ring = near & ~grown(above[window], REACH - 1, corners=True)
     if not ring.any():
         return None
     ground = _quantile(levels[ring], 0.5)

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hypervlad.common.progress import note_doubt
-from hypervlad.images.letters import extreme
-from hypervlad.images.morphology import EIGHT
+from hypervlad.images.morphology import EIGHT, extreme
 from hypervlad.images.resampling import areas_of, by_rows
 
 _REACH = 1  # pixels, from the middle of squares, whose levels are no hot pixels

@@ -1,8 +1,8 @@
-"""Masks grown and shrunk, and convex hulls."""
+"""Extremes of squares, masks grown and shrunk, and convex hulls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,37 @@ EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
 _BEFORE, _AFTER = np.s_[:, :-1], np.s_[:, 1:]
 
 
+def extreme(grey: NDArray[Any], reach: int, pick: np.ufunc) -> NDArray[Any]:
+    """Return the extremes of squares, by comparing whole rows: SciPy's filters take far longer."""
+    for _ in grey.shape:
+        reached = 0
+        while reached < reach:
+            step = min(reach - reached, reached + 1)  # so that nothing lies between
+            found = grey.copy("K")
+            for here, there in ((found[step:], grey[:-step]), (found[:-step], grey[step:])):
+                pick(here, there, out=here)
+            grey, reached = found, reached + step
+        grey = grey.T
+    return grey
+
+
 def grown(mask: Mask, by: int = 1, *, corners: bool = False) -> Mask:
     """Return a mask (H, W) with the neighbours of its pixels, and theirs, so many times.
 
     Neighbours share a side, or a corner, too. It is SciPy's `binary_dilation`, which takes ten
-    times as long.
+    times as long for whole images.
 
     >>> grown(np.eye(3, dtype=bool)).astype(int).tolist()
     [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
     """
+    if corners:
+        return extreme(mask, by, np.logical_or)
     for _ in range(by):
         wide = mask.copy()
         wide[_AFTER] |= mask[_BEFORE]
         wide[_BEFORE] |= mask[_AFTER]
-        column = wide.copy() if corners else mask
-        wide[1:] |= column[:-1]
-        wide[:-1] |= column[1:]
+        wide[1:] |= mask[:-1]
+        wide[:-1] |= mask[1:]
         mask = wide
     return mask
 
