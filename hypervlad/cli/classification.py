@@ -20,7 +20,7 @@ from hypervlad.cli.files import (
     say_ignored,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, report_left_out, say, warn
+from hypervlad.cli.messages import echo, hint_at_bad_files, quoted, report_left_out, say, warn
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
@@ -214,7 +214,8 @@ def check(
         if groups is None and report.group_counts is not None:
             say(f"to train with them, put them into the column group of {folder}")
         else:
-            say(f"to train with them: hypervlad train {folder} --groups {write_groups}")
+            tables = f"{quoted(folder)} --groups {quoted(write_groups)}"
+            say(f"to train with them: hypervlad train {tables}")
     if not report.ok:
         raise typer.Exit(1)
 

@@ -7,8 +7,10 @@ import errno
 import functools
 import os
 import re
+import shlex
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import warnings
@@ -186,6 +188,11 @@ def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
             return
         text = text.decode("utf-8", "backslashreplace")
     typer.echo(printable(text), err=err, nl=nl)
+
+
+def quoted(path: object) -> str:
+    """Return a path as it is typed into a command."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def warn(text: str) -> None:

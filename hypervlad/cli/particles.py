@@ -24,7 +24,7 @@ from hypervlad.cli.files import (
     own_pixel_size,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, report_left_out, say, warn
+from hypervlad.cli.messages import echo, quoted, report_left_out, say, warn
 from hypervlad.common.wording import counted, name_some
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
@@ -422,4 +422,4 @@ def count(
     if page is not None:
         write_particles_page(page, folder, counts=result)
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
-    say(f'{REPORT} "{found}" -o DIR' if " " in str(found) else f"{REPORT} {found} -o DIR")
+    say(f"{REPORT} {quoted(found)} -o DIR")

@@ -28,7 +28,7 @@ from hypervlad.cli.files import (
     own_pixel_size,
     write_or_print,
 )
-from hypervlad.cli.messages import echo, fitting, say
+from hypervlad.cli.messages import echo, fitting, quoted, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
 from hypervlad.common.wording import counted, reason_of
 from hypervlad.folders.outputs import check_folders, check_model, check_table
@@ -127,7 +127,7 @@ def start(
     say(f"to be labelled by hand: {counted(started.n_doubtful, unit)}")
     echo(f"queue: {output}")
     if started.n_doubtful:
-        say(f"next: hypervlad app {output}")
+        say(f"next: hypervlad app {quoted(output)}")
     if started.n_unreadable and not option.common().skips:
         raise ImageReadError(
             f"{started.n_unreadable} of {counted(n, unit)} could not be read (listed "

@@ -28,6 +28,7 @@ from hypervlad.extraction.manifest import (
     TaskFolder,
     as_table,
     finished_manifest,
+    remove_drafts,
     skipped_images,
     unchanged,
     write_manifest,
@@ -232,6 +233,7 @@ class Run:
         if resume and (complete := self.complete(source, path)) is not None:
             if lock.exists() or parts.exists():  # of a run that was killed at its very end
                 with contextlib.suppress(OSError, LockedError), exclusive_lock(lock, path):
+                    remove_drafts(parts)
                     parts.rmdir()  # if it is empty
             return complete
         with new_folder(path.parent), exclusive_lock(lock, path):

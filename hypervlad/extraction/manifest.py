@@ -149,8 +149,7 @@ class TaskFolder:
                     f"{path}: left by an extraction with another model, or batches of another "
                     "size; use those, or start again without resume"
                 )
-            for draft in path.glob(".*.tmp"):  # of an output that was being merged
-                draft.unlink()
+            remove_drafts(path)
             return cls(path, manifest.run)
         _remove(path)
         run = secrets.token_hex(16)
@@ -207,6 +206,13 @@ class TaskFolder:
 
     def _path(self, number: int) -> Path:
         return self.path / f"{number // _TASKS_PER_FOLDER:06d}" / f"{number:09d}.task"
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a killed run left half written: the output or, before any task, the manifest."""
+    refuse_link(folder)
+    for draft in folder.glob(".*.tmp"):
+        draft.unlink()
 
 
 def _remove(folder: Path) -> None:

@@ -291,7 +291,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
         loader = self._loader(params, backbone.preprocessing, of_particles)
         fit = CodebookFit(params, loader, self._as_run(network, params), seed)
-        codebook, n_images = fit_codebook(images, fit)
+        with announced():
+            codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
         self._tapped_network, self.network_state_ = network, None
         self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images

@@ -227,25 +227,28 @@ def note_annotations(name: str, annotations: Sequence[Annotation], n_beside: int
 
 
 def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]]) -> str:
-    by_words = dict[str, list[str]]()
-    for name, (own, _) in facts.items():
-        by_words.setdefault(words_of_annotations(own), []).append(name)
+    by_words = dict[str, dict[str, int]]()
+    for name, (own, n_beside) in facts.items():
+        by_words.setdefault(words_of_annotations(own), {})[name] = n_beside
     left_out = [
         f"{words} {verb(1 + words.count(' and '), 'was', 'were')} left out of "
-        + counted(len(names), "image")
-        + f", {name_some(names)}" * (names != ["image"])  # the name of an array
-        for words, names in by_words.items()
+        + counted(len(beside), "image")
+        + f", {name_some(list(beside))}" * (list(beside) != ["image"])  # the name of an array
+        + (
+            f", with {counted(n, 'particle')} covered in part"
+            if (n := sum(beside.values()))
+            else ""
+        )
+        for words, beside in by_words.items()
     ]
-    n_beside = sum(n for _, n in facts.values())
-    beside = f", with {counted(n_beside, 'particle')} that it covers in part" if n_beside else ""
-    return f"{'; '.join(left_out)}{beside}; if it is sample, " + by_reader(
+    return f"{'; '.join(left_out)}; if it is sample, " + by_reader(
         'keep it with --keep-annotations (annotations="keep")', "it is missing in what is found"
     )
 
 
 def words_of_annotations(annotations: Sequence[Annotation]) -> str:
     """Return what was found, in words: "a scale bar and a label"."""
-    kinds = dict.fromkeys(each.kind for each in annotations)
+    kinds = sorted({each.kind for each in annotations})
     return " and ".join(f"{'an' if kind[0] in 'aei' else 'a'} {kind}" for kind in kinds)
 
 

@@ -90,11 +90,12 @@ def split_particles(
         )
     if depth is None:
         return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside))
-    inner = np.where(mask, depths, 0).astype(np.float32)
+    with np.errstate(over="ignore"):
+        inner = np.where(mask, depths, 0).astype(np.float32)
     if n_unknown := int(np.count_nonzero(~np.isfinite(inner))):
         raise ValueError(
-            f"depth must be finite where is_particle is; got {counted(n_unknown, 'pixel')} that "
-            "are NaN or infinite"
+            f"depth must be finite, as float32, where is_particle is; got "
+            f"{counted(n_unknown, 'pixel')} where it is not"
         )
     return label_parts(mask, min_area, by_depth(lambda cut: cut(inner), separation))
 

@@ -233,14 +233,16 @@ class Figure(NamedTuple):
         has_bands = any(np.isfinite(each.quantiles[1:, 1]).any() for each in drawn)
         if self.is_of_rows:
             bands = "; bands: their 95 % intervals" * has_bands
-            return f"{self.caption} Lines: percentiles 10 to 90; dots: medians{bands}."
+            lines = f" Lines: percentiles 10 to 90; dots: medians{bands}."
+            names = [f"{each.name}, n = {each.counts}" for each in self.histograms]
+            return self.caption + lines + _order(names)
         lines = "Lines: medians" if len(drawn) > 1 else "Line: median"
         if has_bands:
             lines = "Line and band: median and its 95 % interval"
             if len(drawn) > 1:
                 lines = "Lines and bands: medians and their 95 % intervals"
         lines = f" {lines}. Also given: mean ± standard deviation." * bool(drawn)
-        return self.caption + lines + _order(self.histograms)
+        return self.caption + lines + _order([each.name for each in self.histograms])
 
 
 class Bars(NamedTuple):
@@ -261,12 +263,13 @@ class BarFigure(NamedTuple):
 
     @property
     def whole_caption(self) -> str:
-        return f"{self.caption} Lines: 95 % intervals.{_order(self.groups)}"
+        names = _order([each.name for each in self.groups])
+        return f"{self.caption} Lines: 95 % intervals.{names}"
 
 
-def _order(drawn: Sequence[Histogram | Bars]) -> str:
-    names = "; ".join(each.name for each in drawn if each.name)
-    return f" From above: {names}." * bool(names)
+def _order(names: Sequence[str]) -> str:
+    listed = "; ".join(filter(None, names))
+    return f" From above: {listed}." * bool(listed)
 
 
 @dataclass

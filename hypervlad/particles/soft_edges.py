@@ -238,11 +238,11 @@ def _profiles(
         sizes.append(len(places))
     counts, totals = np.reshape(found, (-1, 2, len(_AT))).swapaxes(0, 1)
     areas, beyond, middle = np.array(sizes), _AT > _BEYOND, _AT < _MIDDLE
-    n_beyond = counts[:, beyond].sum(axis=1)
+    n_middle, n_beyond = (counts[:, each].sum(axis=1) for each in (middle, beyond))
     outer = totals[:, beyond].sum(axis=1) / n_beyond.clip(1)
-    steps = totals[:, middle].sum(axis=1) / counts[:, middle].sum(axis=1) - outer
+    steps = totals[:, middle].sum(axis=1) / n_middle.clip(1) - outer
     is_seen = n_beyond >= _MIN_BEYOND * areas * (_AT[-1] ** 2 - _BEYOND**2)
-    is_seen &= steps > 0
+    is_seen &= (n_middle > 0) & (steps > 0)  # others may lie over its middle
     counts, totals, steps = counts[is_seen], totals[is_seen], steps[is_seen, None]
     logs = np.log(np.sqrt(areas[is_seen] / np.pi)) / np.log(_RATIO)
     groups, of_group = np.unique(np.rint(logs).astype(np.int64), return_inverse=True)

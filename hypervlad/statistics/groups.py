@@ -25,7 +25,7 @@ Values = NDArray[np.float64]
 LEVEL = 0.95
 #: Standard errors that an interval reaches whose standard error is known.
 NORMAL_FACTOR = float(-ndtri((1 - LEVEL) / 2))
-OPEN = math.log(1000)  # an upper end of a thousand times a number is open
+OPEN = math.log(1000)  # an end at a thousand times a number, or a thousandth, is open
 _N_PRINTED = 10  # pairs of groups
 _ROUNDED = 1e-9  # relative error of sums of weights
 
@@ -68,6 +68,8 @@ class Ratio(NamedTuple):
         'D50 of b over a: 2 (95 % 1.459 to 2.742): they differ'
         >>> Ratio.between("b", "a", {"a": (10, 8, 12.5), "b": (20, 1e-9, 25)}).interval.low
         0.0
+        >>> Ratio.between("b", "a", {"a": (1e-5, 1e-9, 0.1), "b": (20, 16, 25)}).verdict
+        'they differ'
         """
         with np.errstate(divide="ignore", invalid="ignore"):  # there may be none
             logs = {name: np.log(np.asarray(ends, np.float64)) for name, ends in numbers.items()}
@@ -77,10 +79,18 @@ class Ratio(NamedTuple):
             # Not by hypot, for which an infinite distance is longer than one that is not known.
             below = factor * math.sqrt((best - low) ** 2 + (high_other - best_other) ** 2)
             above = factor * math.sqrt((high - best) ** 2 + (best_other - low_other) ** 2)
-            # An end at a thousand times, or a thousandth, is open.
-            reach = np.array([0, -math.inf if below > OPEN else -below, above])
-            value, low, high = map(float, np.exp(best - best_other + reach))
-        return cls(one, other, value, Interval(low, math.nan if above > OPEN else high))
+            return cls.reaching(one, other, best - best_other, below, above)
+
+    @classmethod
+    def reaching(cls, one: str, other: str, log: float, below: float, above: float) -> Self:
+        """Return the ratio with this logarithm, and how far it may reach `below` and `above` it.
+
+        A far end is open: 0, or NaN. One that shows that the groups differ is none.
+        """
+        value, low, high = map(float, np.exp(log + np.array([0, -below, above])))
+        low = 0.0 if below > OPEN and low <= 1 else low
+        high = math.nan if above > OPEN and high >= 1 else high
+        return cls(one, other, value, Interval(low, high))
 
     @property
     def verdict(self) -> str:
@@ -90,12 +100,9 @@ class Ratio(NamedTuple):
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
             return "they differ"
-        is_known = low > 0 or high < math.inf  # one end may be open
-        return (
-            "no difference shown"
-            if is_known
-            else "more images are needed, of two samples of each at least"
-        )
+        if low > 0 or high < math.inf:  # one end may be open
+            return "no difference shown"
+        return "more samples are needed" + ", two of each at least" * math.isnan(low)
 
     def sureness(self) -> float:
         """Return a number to sort by: those that differ most surely come first."""
@@ -126,8 +133,10 @@ def ratio_lines(of: Mapping[str, Sequence[Ratio]], rest: str) -> list[str]:
     """
     lines = []
     for what, ratios in of.items():
-        every = [each for each in ratios if 0 < each.value < math.inf] or ratios
-        shown = sorted(every, key=Ratio.sureness)[:_N_PRINTED] if len(every) > _N_PRINTED else every
+        shown = ratios
+        if len(ratios) > _N_PRINTED:
+            of_any = [each for each in ratios if 0 < each.value < math.inf]
+            shown = sorted(of_any, key=Ratio.sureness)[:_N_PRINTED]
         lines += [each.text(what) for each in shown]
         others = Counter(each.verdict for each in ratios)
         others.subtract(each.verdict for each in shown)

@@ -40,15 +40,9 @@ def part(interrupted):
 @posix
 @pytest.mark.parametrize(
     "name",
-    [
-        "f.parquet",
-        "_f.parquet.lock",
-        "_f.parquet.parts",
-        "_f.parquet.parts/manifest.parquet",
-        "_f.parquet.parts/000000",
-        "_f.parquet.parts/000000/000000001.task",
-        "_f.parquet.parts/000000/000000004.task",
-    ],
+    ["f.parquet", "_f.parquet.lock", "_f.parquet.parts"]
+    + [f"_f.parquet.parts/{part}" for part in ("manifest.parquet", "000000")]
+    + [f"_f.parquet.parts/000000/{n:09d}.task" for n in (1, 4)],
 )
 def test_resume_refuses_links(name, extract, tmp_path, interrupted):
     link, moved = tmp_path / name, tmp_path / "moved"

@@ -24,6 +24,8 @@ def test_after_an_interruption_only_the_rest_is_computed(
         assert not out.exists()
     else:
         extract()
+        (draft := tmp_path / "_f.parquet.parts" / ".0.tmp").parent.mkdir()
+        draft.touch()  # of a killed restart
     network.clear()
     done, kept = extract(resume=True), BATCH * n_tasks
     assert out.read_bytes() == expected

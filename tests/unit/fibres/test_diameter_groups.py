@@ -98,6 +98,8 @@ def test_images_of_one_sample_count_once():
     assert np.isnan(one.ratio("a", "b")[1].low), "one sample is no group"
     with pytest.raises(ValueError, match="no group 'c'"):
         one.ratio("a", "c")
+    far = compare_groups([measured(np.full(9, d)) for d in (1, 1e4, 99, 101)], list("aabb"))
+    assert [each.verdict for each in far.ratios()] == ["more samples are needed"]
 
 
 def test_an_image_counts_once_and_facts_are_of_all(recwarn) -> None:

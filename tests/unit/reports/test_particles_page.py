@@ -209,7 +209,8 @@ def test_many_classes_have_a_row_of_the_figure_each(found):
     svg = (out / "figure.svg").read_text(encoding="utf-8")
     assert re.findall(r">(class \d)</text>", svg) == names
     assert svg.count('id="range-') == svg.count('id="median-') == len(names)
-    assert "Lines: percentiles 10 to 90" in (out / "report.html").read_text(encoding="utf-8")
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "Lines: percentiles 10 to 90; dots: medians. From above: class 0, n = 2 whole" in html
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS * 0])
