@@ -257,7 +257,8 @@ def diameters(
                          interval; empty if none would
     \b
     ratios.csv has the ratio of the medians of each two groups, with 95 %
-    intervals that hold together; they need two samples of each group.
+    intervals that hold together; they need two samples of each group. An end
+    further than a thousand times is open: 0, or empty.
 
     \b
     Examples:

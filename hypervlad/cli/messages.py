@@ -10,7 +10,6 @@ import re
 import shlex
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 import warnings
@@ -192,7 +191,7 @@ def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
 
 def quoted(path: object) -> str:
     """Return a path as it is typed into a command."""
-    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
 
 
 def warn(text: str) -> None:

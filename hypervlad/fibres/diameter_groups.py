@@ -114,24 +114,24 @@ class FolderDiameters:
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
         groups: all intervals together hold the true ratios in 95 % of cases. It is not narrower
         than the errors of the medians allow, without the `shared_error`. One that contains 1 shows
-        no difference; a far end is open, as of every `Ratio`. It is NaN if a group has a single
-        sample: one sample is no group.
+        no difference. An end that is further than a thousand times is open: the lower one is 0,
+        the upper one NaN. Both are NaN if a group has a single sample: one sample is no group.
         """
         by_name = {group.name: group for group in self.groups}
         if absent := [name for name in (one, other) if name not in by_name]:
             raise ValueError(f"no group {absent[0]!r} with diameters, only {', '.join(by_name)}")
         pair = by_name[one], by_name[other]
-        log = math.log(pair[0].median / pair[1].median)
+        ratio = pair[0].median / pair[1].median
         squares = np.square([group.log_error for group in pair])
         if np.isnan(squares).any():
-            return math.exp(log), Interval(math.nan, math.nan)
+            return ratio, Interval(math.nan, math.nan)
         freedom = np.array([len(group.medians) - 1 for group in pair])
         tail = (1 - LEVEL) / 2 / math.comb(sum(group.n_samples > 1 for group in self.groups), 2)
         least = stats.norm.isf(tail) * math.hypot(*(group.least_error for group in pair))
         with np.errstate(invalid="ignore"):  # all medians of both groups may be equal
             shared = squares.sum() ** 2 / (squares**2 / freedom).sum()
         reach = float(np.fmax(stats.t.isf(tail, shared) * np.sqrt(squares.sum()), least))
-        return Ratio.reaching(one, other, log, reach, reach)[2:]
+        return Ratio.reaching(one, other, ratio, reach, reach)[2:]
 
 
 def compare_groups(

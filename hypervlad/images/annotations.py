@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -229,17 +230,15 @@ def note_annotations(name: str, annotations: Sequence[Annotation], n_beside: int
 def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]]) -> str:
     by_words = dict[str, dict[str, int]]()
     for name, (own, n_beside) in facts.items():
-        by_words.setdefault(words_of_annotations(own), {})[name] = n_beside
+        words = words_of_annotations(sorted(own, key=attrgetter("kind")))
+        by_words.setdefault(words, {})[name] = n_beside
     left_out = [
         f"{words} {verb(1 + words.count(' and '), 'was', 'were')} left out of "
         + counted(len(beside), "image")
         + f", {name_some(list(beside))}" * (list(beside) != ["image"])  # the name of an array
-        + (
-            f", with {counted(n, 'particle')} covered in part"
-            if (n := sum(beside.values()))
-            else ""
-        )
+        + f", with {counted(n, 'particle')} that annotations cover in part" * bool(n)
         for words, beside in by_words.items()
+        for n in [sum(beside.values())]
     ]
     return f"{'; '.join(left_out)}; if it is sample, " + by_reader(
         'keep it with --keep-annotations (annotations="keep")', "it is missing in what is found"
@@ -248,7 +247,7 @@ def _left_out(facts: Mapping[str, tuple[Sequence[Annotation], int]]) -> str:
 
 def words_of_annotations(annotations: Sequence[Annotation]) -> str:
     """Return what was found, in words: "a scale bar and a label"."""
-    kinds = sorted({each.kind for each in annotations})
+    kinds = dict.fromkeys(each.kind for each in annotations)
     return " and ".join(f"{'an' if kind[0] in 'aei' else 'a'} {kind}" for kind in kinds)
 
 

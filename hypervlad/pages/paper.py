@@ -234,15 +234,15 @@ class Figure(NamedTuple):
         if self.is_of_rows:
             bands = "; bands: their 95 % intervals" * has_bands
             lines = f" Lines: percentiles 10 to 90; dots: medians{bands}."
-            names = [f"{each.name}, n = {each.counts}" for each in self.histograms]
-            return self.caption + lines + _order(names)
+            named = [each for each in self.histograms if each.name]
+            return self.caption + lines + _order(f"{e.name}, n = {e.counts}" for e in named)
         lines = "Lines: medians" if len(drawn) > 1 else "Line: median"
         if has_bands:
             lines = "Line and band: median and its 95 % interval"
             if len(drawn) > 1:
                 lines = "Lines and bands: medians and their 95 % intervals"
         lines = f" {lines}. Also given: mean ± standard deviation." * bool(drawn)
-        return self.caption + lines + _order([each.name for each in self.histograms])
+        return self.caption + lines + _order(each.name for each in self.histograms)
 
 
 class Bars(NamedTuple):
@@ -263,11 +263,11 @@ class BarFigure(NamedTuple):
 
     @property
     def whole_caption(self) -> str:
-        names = _order([each.name for each in self.groups])
+        names = _order(each.name for each in self.groups)
         return f"{self.caption} Lines: 95 % intervals.{names}"
 
 
-def _order(names: Sequence[str]) -> str:
+def _order(names: Iterable[str]) -> str:
     listed = "; ".join(filter(None, names))
     return f" From above: {listed}." * bool(listed)
 

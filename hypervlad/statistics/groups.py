@@ -79,15 +79,17 @@ class Ratio(NamedTuple):
             # Not by hypot, for which an infinite distance is longer than one that is not known.
             below = factor * math.sqrt((best - low) ** 2 + (high_other - best_other) ** 2)
             above = factor * math.sqrt((high - best) ** 2 + (best_other - low_other) ** 2)
-            return cls.reaching(one, other, best - best_other, below, above)
+            value = float(np.exp(best - best_other))
+        return cls.reaching(one, other, value, below, above)
 
     @classmethod
-    def reaching(cls, one: str, other: str, log: float, below: float, above: float) -> Self:
-        """Return the ratio with this logarithm, and how far it may reach `below` and `above` it.
+    def reaching(cls, one: str, other: str, value: float, below: float, above: float) -> Self:
+        """Return a ratio, with how far its logarithm may reach `below` and `above` it.
 
-        A far end is open: 0, or NaN. One that shows that the groups differ is none.
+        A far end is open, 0 or NaN, unless it shows that the groups differ.
         """
-        value, low, high = map(float, np.exp(log + np.array([0, -below, above])))
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = map(float, value * np.exp([-below, above]))
         low = 0.0 if below > OPEN and low <= 1 else low
         high = math.nan if above > OPEN and high >= 1 else high
         return cls(one, other, value, Interval(low, high))
@@ -96,13 +98,13 @@ class Ratio(NamedTuple):
     def verdict(self) -> str:
         """Whether the groups differ, in words."""
         if not 0 < self.value < math.inf:
-            return "one of them has none"
+            return "there is none in one of them at least"
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
             return "they differ"
         if low > 0 or high < math.inf:  # one end may be open
             return "no difference shown"
-        return "more samples are needed" + ", two of each at least" * math.isnan(low)
+        return "more images are needed, of several samples"
 
     def sureness(self) -> float:
         """Return a number to sort by: those that differ most surely come first."""
@@ -114,10 +116,11 @@ class Ratio(NamedTuple):
         """Return the ratio of `what`, its interval, and the `verdict`, as commands print it."""
         low, high = self.interval.low, self.interval.high
         ends = f" (95 % {low:.4g} to {high:.4g})"
-        if math.isnan(low) or math.isnan(high):  # beyond all that was found
-            known = [f"from {low:.4g}"] * (low > 0) + [f"up to {high:.4g}"] * (high > 0)
+        if not (low > 0 and high < math.inf):  # beyond all that was found
+            known = [f"from {low:.4g}"] * (low > 0) + [f"up to {high:.4g}"] * (high < math.inf)
             ends = f" (95 % {known[0]})" if known else ""
-        return f"{what} of {self.one} over {self.other}: {self.value:.4g}{ends}: {self.verdict}"
+        value = f"{self.value:.4g}{ends}: " if 0 < self.value < math.inf else ""
+        return f"{what} of {self.one} over {self.other}: {value}{self.verdict}"
 
 
 def ratio_lines(of: Mapping[str, Sequence[Ratio]], rest: str) -> list[str]:
@@ -142,7 +145,8 @@ def ratio_lines(of: Mapping[str, Sequence[Ratio]], rest: str) -> list[str]:
         others.subtract(each.verdict for each in shown)
         if others.total():
             said = ", ".join(f"{verdict} ({n})" for verdict, n in others.items() if n)
-            lines.append(f"{what} of {counted(others.total(), 'other pair')}: {said}; {rest}")
+            pairs = counted(others.total(), "other pair" if shown else "pair")
+            lines.append(f"{what} of {pairs}: {said}; {rest}")
     return lines
 
 

@@ -115,7 +115,7 @@ def test_groups_are_compared_each_copy_once(model, folder, tmp_path):
     own = [row for row in rows if row["group"] == "p" and row["path"] != "p9.png"]
     mean = 100 * np.mean([float(row["area_fraction"]) for row in own])
     assert re.search(r"defective area of p over f: .* \(95 % from .*\): they differ", said)
-    needed = "more samples are needed, two of each at least"
+    needed = "more images are needed, of several samples"
     assert re.search(rf"defective area of q over p: \S+: {needed}", said)
     notes = run("report", out, "-o", tmp_path / "paper", "--quiet").stdout
     assert "without p9.png, a copy of other images" in notes

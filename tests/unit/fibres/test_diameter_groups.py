@@ -99,7 +99,7 @@ def test_images_of_one_sample_count_once():
     with pytest.raises(ValueError, match="no group 'c'"):
         one.ratio("a", "c")
     far = compare_groups([measured(np.full(9, d)) for d in (1, 1e4, 99, 101)], list("aabb"))
-    assert [each.verdict for each in far.ratios()] == ["more samples are needed"]
+    assert [each.verdict for each in far.ratios()] == ["more images are needed, of several samples"]
 
 
 def test_an_image_counts_once_and_facts_are_of_all(recwarn) -> None:

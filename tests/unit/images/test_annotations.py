@@ -271,7 +271,7 @@ def test_hot_pixels_tiles_and_frames_hide_nothing(name: str) -> None:
 def test_a_particle_that_an_annotation_covers_in_part_is_left_out_and_counted(column: int) -> None:
     is_disc = np.hypot(ROWS - 270, COLUMNS - column) < 16
     image = annotated(np.where(is_disc, 170, scan()).astype(np.uint8))
-    with pytest.warns(UserWarning, match="with 1 particle covered in part"):
+    with pytest.warns(UserWarning, match="with 1 particle that annotations cover"):
         found = find_particles(image)
     assert (len(found), found.n_beside) == (4, 1)
 
