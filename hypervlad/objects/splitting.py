@@ -94,7 +94,7 @@ def split_particles(
         inner = np.where(mask, depths, 0).astype(np.float32)
     if n_unknown := int(np.count_nonzero(~np.isfinite(inner))):
         raise ValueError(
-            f"depth must be finite, as float32, where is_particle is; got "
+            "depth must be finite, as float32, where is_particle is; got "
             f"{counted(n_unknown, 'pixel')} where it is not"
         )
     return label_parts(mask, min_area, by_depth(lambda cut: cut(inner), separation))

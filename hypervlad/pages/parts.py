@@ -99,7 +99,7 @@ def ratios(of: Mapping[str, Iterable[Ratio]]) -> list[Part]:
     rows = [
         [
             f"{what} of {each.one} over {each.other}",
-            number_text(each.value) if 0 < each.value < math.inf else "",
+            number_text(each.value) * each.is_of_both,
             interval_text(each.interval.low, each.interval.high),
             each.verdict,
         ]

@@ -95,9 +95,14 @@ class Ratio(NamedTuple):
         return cls(one, other, value, Interval(low, high))
 
     @property
+    def is_of_both(self) -> bool:
+        """Whether both groups have any, so that there is a ratio."""
+        return 0 < self.value < math.inf
+
+    @property
     def verdict(self) -> str:
         """Whether the groups differ, in words."""
-        if not 0 < self.value < math.inf:
+        if not self.is_of_both:
             return "there is none in one of them at least"
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
@@ -119,7 +124,7 @@ class Ratio(NamedTuple):
         if not (low > 0 and high < math.inf):  # beyond all that was found
             known = [f"from {low:.4g}"] * (low > 0) + [f"up to {high:.4g}"] * (high < math.inf)
             ends = f" (95 % {known[0]})" if known else ""
-        value = f"{self.value:.4g}{ends}: " if 0 < self.value < math.inf else ""
+        value = f"{self.value:.4g}{ends}: " * self.is_of_both
         return f"{what} of {self.one} over {self.other}: {value}{self.verdict}"
 
 
@@ -138,8 +143,8 @@ def ratio_lines(of: Mapping[str, Sequence[Ratio]], rest: str) -> list[str]:
     for what, ratios in of.items():
         shown = ratios
         if len(ratios) > _N_PRINTED:
-            of_any = [each for each in ratios if 0 < each.value < math.inf]
-            shown = sorted(of_any, key=Ratio.sureness)[:_N_PRINTED]
+            of_both = [each for each in ratios if each.is_of_both]
+            shown = sorted(of_both, key=Ratio.sureness)[:_N_PRINTED]
         lines += [each.text(what) for each in shown]
         others = Counter(each.verdict for each in ratios)
         others.subtract(each.verdict for each in shown)
