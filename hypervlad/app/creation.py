@@ -319,7 +319,8 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
         gain = np.where(waiting, np.maximum(value * (1.0 - similarity**2), floor), -1.0)
         best = int(gain.argmax())
         order[place], waiting[best] = rows[best], False
-        np.maximum(similarity, directions @ directions[best], out=similarity)
+        with np.errstate(invalid="ignore"):  # OpenBLAS may flag finite products (numpy#24067)
+            np.maximum(similarity, directions @ directions[best], out=similarity)
         if 4 * waiting.sum() < 3 * len(waiting):  # drop the chosen rows, which only cost time
             rows, value, floor = rows[waiting], value[waiting], floor[waiting]
             similarity, directions = similarity[waiting], directions[waiting]

@@ -94,11 +94,11 @@ def announced() -> Iterator[None]:
     token = _facts.set(facts)
     try:
         yield
-    finally:
+    finally:  # what failed may have failed because of what is said
         _facts.reset(token)
-    for sentence, each in facts.items():
-        # Threads come to images in any order; numbers in names count, as in "image 10 of the list".
-        warn_user(sentence({name: each[name] for name in sorted(each, key=_in_parts)}))
+        for sentence, each in facts.items():
+            # Threads come to images in any order; numbers in names count: "image 10 of the list".
+            warn_user(sentence({name: each[name] for name in sorted(each, key=_in_parts)}))
 
 
 def _in_parts(name: str) -> list[str | int]:

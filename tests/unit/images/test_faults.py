@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,8 +46,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_fault_does_to_numbers_is_said(fault):
     change, words = FAULTS[fault]
-    with warnings.catch_warnings(record=True, action="always") as said:
-        local_orientation([IMAGE, *[change(IMAGE).clip(0, 1)] * 2], sigma=3)
+    with warnings.catch_warnings(record=True, action="always") as said, pytest.raises(ValueError):
+        local_orientation([IMAGE, *[change(IMAGE).clip(0, 1)] * 2, Path("gone.png")], sigma=3)
     said = [str(each.message) for each in said if words in str(each.message)]
     assert ["image 1 of" in each and "image 2 of" in each for each in said] == [True]
 
