@@ -22,7 +22,7 @@ from hypervlad.folders.folder import load_image_folder
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.images.errors import training_images_text
 from hypervlad.images.files import is_zarr
-from hypervlad.images.reading import image_name, relative_names
+from hypervlad.images.reading import relative_names
 from hypervlad.objects.found_folder import FoundFolder
 from hypervlad.objects.particle import NOT_A_PARTICLE
 
@@ -133,8 +133,9 @@ def start_queue(
             f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
         )
     if is_known.any():
-        text = training_images_text(int(is_known.sum()), len(entries))
-        some = name_some([image_name(queued[i]) for i in positions[is_known]])
+        what = "particle" if isinstance(images, FoundFolder) else "image"
+        text = training_images_text(int(is_known.sum()), len(entries), what)
+        some = name_some([names[i] for i in positions[is_known]])
         warn_user(f"{text}, so they come last in the queue, if at all: {some}")
     facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
     classes = [str(label) for label in model.classes_]

@@ -302,8 +302,12 @@ def classify(
     names = dict.fromkeys([*folder.classes, *sorted(counts)])
     listed = ", ".join(f"{name} {counts[name]}" for name in names)
     n_given = int((~folder.is_by_model).sum())
-    given = f"; {n_given} of them as a person named them, in training or beside outlines"
-    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}{given if n_given else ''}")
+    given = f"; {n_given} of them as a person named them, in training or beside outlines" * bool(
+        n_given
+    )
+    n_cut = int(folder.table["touches_edge"].sum())
+    cut = f"; {n_cut} at edges are seen in part, and may be of other classes" * bool(n_cut)
+    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}{given}{cut}")
     echo(f"found: {folder.path}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hypervlad.common.wording import counted, note_of_unscaled, percent
 from hypervlad.defects.findings_folder import TABLES
-from hypervlad.defects.groups import Defects
+from hypervlad.defects.groups import Defects, groups_of, ratios_of
 from hypervlad.images.errors import training_images_text
 from hypervlad.objects.results_folder import GroupedImages, made_with, read_results
 from hypervlad.pages import paper
@@ -65,6 +65,7 @@ def defects_report(folder: Path, weight: str | None) -> paper.Report:
         called = Defects.of(new).called if new else (float("nan"),) * 3
         results.insert(2, Result.of(_NEW, called, "%", paper.OF_SHARE))
     results.insert(1, Result("threshold of the score", limit))
+    results += Result.ratios(ratios_of(groups_of(grouped)))
     results.append(Result("pixel size", size, source=lacking))
     what = "regions" if by == "number" else "area of regions"
     caption = f"Areas of {drawn[0].counts}, weighted by {by}."

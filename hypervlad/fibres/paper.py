@@ -18,13 +18,18 @@ from hypervlad.fibres.alignment import DEFAULT_METHOD, EXCESS
 from hypervlad.fibres.alignment_page import FIGURES, MAPS
 from hypervlad.fibres.alignment_page import TABLES as ALIGNMENT_TABLES
 from hypervlad.fibres.diameter_groups import ALL_IMAGES
-from hypervlad.fibres.diameter_tables import GROUPS_TABLE, IMAGES_TABLE, PLACES_TABLE
+from hypervlad.fibres.diameter_tables import (
+    GROUPS_TABLE,
+    IMAGES_TABLE,
+    PLACES_TABLE,
+    RATIOS_TABLE,
+)
 from hypervlad.objects.results_folder import GroupedImages, Row, made_with, read_results, read_rows
 from hypervlad.pages import paper, parts
 from hypervlad.pages.base import evenly_spaced
 from hypervlad.pages.numbers import interval_text, number_text
 from hypervlad.pages.paper import Result
-from hypervlad.statistics.groups import Sample, widened, with_error
+from hypervlad.statistics.groups import Interval, Ratio, Sample, widened, with_error
 
 _NO_SIZE = "Not all images state their pixel size; {}"
 _NO_SAMPLES = "It is not known which images are of one sample"
@@ -108,8 +113,13 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         if unit == "nm":
             thin = paper.share_below(sample, 100, error)
             results.append(Result.of("thinner than 100 nm", thin, "%", _SHARE, name))
+    ratios = list[Ratio]()
+    for row in read_rows(folder / RATIOS_TABLE, "over"):
+        value, *reach = (float(row[name] or "nan") for name in ("ratio", "ratio_low", "ratio_high"))
+        ratios.append(Ratio(row["group"], row["over"], value, Interval(*reach)))
     no_size = _NO_SIZE.format(paper.give_sizes())
     results += [
+        *Result.ratios({"medians": ratios}),
         *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=no_size)]),
         Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
         Result("pixel size", scale, source="" if scale else no_size),

@@ -203,7 +203,7 @@ def _read_groups(
         return None, str(error)
     if values is None:
         return None, None
-    names = [layout.relative(file) for file in layout.files]
+    names = [layout.relative(file) for file in layout.images]
     return dict(zip(names, values.tolist(), strict=True)), None
 
 
@@ -217,7 +217,7 @@ def _read_all(
     # The first page of files with several is meant, and no warning is needed.
     options = replace(options, page=options.page or 0)
     # A folder of unsorted images can still be checked for copies.
-    files = [*layout.files, *layout.loose] if with_loose else layout.files or layout.loose
+    files = [*layout.files, *layout.loose] if with_loose else layout.images
     labels = [*layout.labels, *[""] * (len(files) - len(layout.labels))]
     names = [layout.relative(file) for file in files]
     groups = [None if group_of is None else group_of[name] for name in names]

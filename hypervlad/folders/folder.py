@@ -137,9 +137,15 @@ class FolderLayout:
         """Return a file's path under ``root``, with forward slashes."""
         return "/".join(parts_below(file, self.root))
 
+    @property
+    def images(self) -> list[Path]:
+        """Those with a class or, of a folder of unsorted images, all."""
+        return self.files or self.loose
+
     def load_groups(self, groups: str | os.PathLike[str] | None) -> NDArray[np.str_] | None:
+        """Return the groups of `images`."""
         if self.groups is None:
-            return None if groups is None else load_groups(self.files, self.root, groups)
+            return None if groups is None else load_groups(self.images, self.root, groups)
         if groups is not None:
             raise ImageFolderError(
                 f"{self.table}: has a column of groups, and so has {os.fspath(groups)}; give one"

@@ -138,9 +138,9 @@ class TrainingImagesWarning(UserWarning):
         return cls(f"{known}, so the result is too good for new images")
 
 
-def training_images_text(n_known: int, n_images: int) -> str:
-    are = verb(n_known, "is a training image", "are training images")
-    return f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)"
+def training_images_text(n_known: int, n_images: int, what: str = "image") -> str:
+    are = verb(n_known, f"is a training {what}", f"are training {what}s")
+    return f"{n_known} of {counted(n_images, what)} {are} (the same pixels)"
 
 
 def unlike_training_text(n_unlike: int, n_images: int) -> str:

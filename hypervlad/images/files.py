@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -94,7 +94,8 @@ def find_images(
     Warns
     -----
     UserWarning
-        If sub-folders cannot be read or links are left out.
+        If sub-folders cannot be read or links are left out, or two files have one name but for its
+        suffix, which are often one image.
 
     Examples
     --------
@@ -116,7 +117,22 @@ def find_images(
             found.setdefault(os.path.normcase(place), file)
     if not found:
         raise ImageReadError("no paths were given; give at least one file, folder or pattern")
-    return sorted(found.values(), key=lambda file: file.as_posix())
+    files = sorted(found.values(), key=lambda file: file.as_posix())
+    _warn_of_twins(files)
+    return files
+
+
+def _warn_of_twins(files: Sequence[Path]) -> None:
+    """Warn of images that were saved in several formats: other pixels, so no copies to others."""
+    of_name = defaultdict[Path, list[Path]](list)
+    for file in files:
+        of_name[file.with_suffix("")].append(file)
+    if twins := [each for each in of_name.values() if len(each) > 1]:
+        named = name_some([f"{own[0]} and {', '.join(f.name for f in own[1:])}" for own in twins])
+        warn_user(
+            f"{counted(len(twins), 'name')} of several files: {named}. If these show one image, it "
+            "counts more than once: move all but one elsewhere"
+        )
 
 
 def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> list[Path]:

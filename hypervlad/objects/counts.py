@@ -191,11 +191,11 @@ def counts_of(
     high[ends[1] > scaled + OPEN] = np.nan
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
     low, high = _with_correction(counts, low, high, variance)
-    reach = particles.finding_reach()
+    reach = np.array([particles.where(each).finding_reach() for each in is_of.T]).T
     columns["low"], columns["high"] = with_error(low, counts[0], high, np.expm1(reach))
     per_count = np.divide(1, counts[0], out=np.full(counts[0].shape, np.nan), where=counts[0] > 0)
     fields_error, finding_error = errors[:, 0] * (counts + half)[0] * per_count
-    finding_error = np.hypot(finding_error, reach.mean() / NORMAL_FACTOR)
+    finding_error = np.hypot(finding_error, reach.mean(axis=0) / NORMAL_FACTOR)
     columns |= {"error_fields": fields_error, "error_finding": finding_error}
     columns["error_classes"] = np.sqrt(variance[0]) * per_count
     total = float(counts[0, -1]) or math.nan
@@ -305,12 +305,13 @@ def sizes_of(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
-    error, missed = particles.error_of(measure), particles.missed_below(measure)
-    of_finding = particles.finding_reach(measure).mean() / NORMAL_FACTOR
-    is_of = is_of[particles.is_measured(measure)]
+    missed, is_measured = particles.missed_below(measure), particles.is_measured(measure)
     samples = {by: particles.sample(measure, by) for by in ("number", "area")}
     rows = []
-    for name, is_in in zip([*names, ALL], is_of.T, strict=True):
+    for name, is_own in zip([*names, ALL], is_of.T, strict=True):
+        own, is_in = particles.where(is_own), is_own[is_measured]
+        error = own.error_of(measure)  # few particles may be wrong by chance, too
+        of_finding = own.finding_reach(measure).mean() / NORMAL_FACTOR
         for by, whole in samples.items():
             best, low, high, *errors = whole.where(is_in).quantiles(_SHARES)
             low, high = opened(*with_error(low, best, high, error), missed)

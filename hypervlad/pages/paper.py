@@ -23,6 +23,7 @@ from hypervlad.pages.base import literal, shorten
 from hypervlad.pages.colours import DARK
 from hypervlad.pages.numbers import interval_text, number_text, round_length
 from hypervlad.statistics.groups import (
+    Ratio,
     Sample,
     Values,
     groups_needed,
@@ -43,6 +44,7 @@ _FORMATS: dict[str, list[str]] = {"svg": ["Date"], "pdf": ["CreationDate"], "png
 OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952"
 OF_SHARE = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, for as many as would vary like these images"
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
+_OF_RATIO = "The intervals hold for all pairs together; one that contains 1 shows no difference"
 _NO_ENDS = math.nan, math.nan
 _NEEDED = (
     "As ISO 13322-1:2014 asks for particles, but from the interval of the median, if more {}s{} "
@@ -101,6 +103,23 @@ class Result(NamedTuple):
             source += f"; no interval: {why}" * (value == value)
         return cls(quantity, value, low, high, unit, source, group)
 
+    @classmethod
+    def ratios(cls, of: Mapping[str, Iterable[Ratio]]) -> list[Self]:
+        """Return the lines of how groups differ, by what differs; none where one has none."""
+        return [
+            cls(
+                f"ratio of {what}",
+                value,
+                between.low,
+                between.high,
+                "",
+                _OF_RATIO,
+                f"{one} over {other}",
+            )
+            for what, ratios in of.items()
+            for one, other, value, between in (each for each in ratios if each.is_of_both)
+        ]
+
     @property
     def shown(self) -> Any:
         """The value, unless it is None or NaN."""
@@ -116,7 +135,7 @@ class Result(NamedTuple):
 def known_ends(ends: Iterable[float], below: float) -> tuple[float, float, float]:
     """Return a size with its interval: no end that few images cannot tell, or `below` a size."""
     best, low, high = ends
-    if low == high or high > _DECADE * best or low < best / _DECADE:
+    if math.isclose(low, high) or high > _DECADE * best or low < best / _DECADE:
         return best, *_NO_ENDS
     low, high = map(float, opened(low, high, below))
     return best, low, high
@@ -158,6 +177,9 @@ class Histogram:
         unit = self.unit or "image"
         if len(groups) < _MIN_GROUPS or np.ptp(values) == 0 or not weights.sum() > 0:
             return f"{unit}s are too few, or alike"
+        low, high = self.sample.quantiles([0.5])[1:3, 0]
+        if math.isclose(low, high):
+            return f"at least half of the {self.thing}s have this value"
         share = np.bincount(codes, weights).max() / weights.sum()
         if share > 0.5:
             so = f"one {unit} counts for {100 * share:.0f} % of the {self.thing}s"

@@ -64,7 +64,7 @@ def particles_report(folder: Path, weight: str | None, **options: Any) -> paper.
         results.append(Result("particles that count", n_whole, source=edges, group=name))
         results += drawn.results(size, unit)
     results += _shares_of_classes(found)
-    results += _shapes(found, by, scale)
+    results += Result.ratios(found.ratios()) + _shapes(found, by, scale)
     no_size = f"The images state no pixel size; {give_size()}"
     no_samples = by_reader(
         "The sample of each image is given to particles find with --samples",

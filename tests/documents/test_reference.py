@@ -43,7 +43,7 @@ def test_the_suffixes_in_the_table_are_those_of_images(tmp_path):
     assert len(named) > 20
     others = set(re.findall(r"\.\w+", ".txt.csv.json.xml.hdr.svg.pdf.npy.avi.zip.h5"))
     for suffix in named | others:
-        (tmp_path / f"image{suffix}").touch()
+        (tmp_path / f"{suffix[1:]}{suffix}").touch()
     found = {path.suffix for path in find_images(tmp_path)}
     assert found == named - {".map"}, "which other programs use, too"
 
