@@ -14,7 +14,7 @@ from skimage.transform import resize
 from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.features.network import build_network
 from hypervlad.features.registry import get_backbone
-from hypervlad.images.morphology import EIGHT, grown, shrunk
+from hypervlad.images.morphology import EIGHT, convex_hull, grown, shrunk
 from hypervlad.images.resampling import areas_of, middle, nearest
 from hypervlad.objects.measures import shape_measures, solidities
 from hypervlad.objects.splitting import (
@@ -54,6 +54,9 @@ _LIKE_OTHERS = 0.7  # of the step of most of the particles' area
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
+# What particles at edges of the image lack has such a share of their area, and differs from
+# them by at most that of their contrast, as means of squares of pixels; some tell the background.
+_MIN_MISSING, _LIKE_PARTICLE, _SMOOTH, _EVERY = 0.03, 0.2, 5, 4
 _ROWS, _PART = 512, 1024  # that are compared at once, or tell the noise
 _BESIDE_NECKS = 2  # pixels around each: two are the gap that smoothing does not bridge
 _NECK = 0.4  # pixels, as the network's outlines are smooth
@@ -343,6 +346,7 @@ class Scales:
                 _add(labels, more.particles(more.pieces))
         # What was found twice, or lies below others, may have no pixel left.
         labels = renumbered(labels)
+        _complete_at_edges(labels, self._image(whole))
         _split_at_necks(labels)
         return labels
 
@@ -419,6 +423,32 @@ def _add(labels: LabelMap, more: LabelMap) -> None:
     for own in rows:
         kept, added = numbers[labels[own]], more[own]
         labels[own] = np.where((kept == 0) & (added > 0), added + numbers.max(), kept)
+
+
+def _complete_at_edges(labels: LabelMap, grey: NDArray[np.float32]) -> None:
+    """Give particles at edges of the image, in place, what is like them within their hulls.
+
+    The network takes the middle of a large one, where nothing shows that it is one, for background.
+    """
+    at_edge = np.unique(np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
+    if not at_edge.any():
+        return
+    windows, some = ndimage.find_objects(labels), np.s_[::_EVERY, ::_EVERY]
+    beyond = np.median(grey[some][labels[some] == 0])
+    for number in at_edge[at_edge > 0].tolist():
+        window = windows[number - 1]
+        inside, is_free = labels[window] == number, labels[window] == 0
+        least = _MIN_MISSING * inside.sum()
+        if np.count_nonzero(missing := convex_hull(inside) & is_free) < least:
+            continue
+        smooth = ndimage.uniform_filter(grey[window], _SMOOTH)
+        own = np.median(smooth[inside])
+        missing &= np.abs(smooth - own) <= _LIKE_PARTICLE * abs(own - beyond)
+        pieces, n = ndimage.label(missing)
+        is_part = areas_of(pieces, n) > _MIN_PIECE
+        is_part[0] = False
+        if np.count_nonzero(more := is_part[pieces]) >= least:
+            labels[window][ndimage.binary_fill_holes(inside | more) & is_free] = number
 
 
 def _split_at_necks(labels: LabelMap) -> None:
