@@ -171,7 +171,12 @@ class Histogram:
 
     @property
     def why_no_interval(self) -> str:
-        """What may be wrong with the images: too few, too unlike, or one has most of the values."""
+        """What may be wrong with the images: too few, too unlike, or one has most of the values.
+
+        >>> alike = Sample.of(np.array([1.0] * 18 + [2.0, 3.0]))
+        >>> Histogram("", alike, "20 particles", "image").why_no_interval
+        'at least half of the particles have this value'
+        """
         weights, values = self.sample.weights, self.sample.values
         groups, codes = np.unique(self.sample.groups, return_inverse=True)
         unit = self.unit or "image"

@@ -44,22 +44,21 @@ def noise(seed, *shape):
 
 def test_a_clean_folder_is_ok(clean, capsys, monkeypatch):
     report = check_image_folder(clean)
-    assert report.ok
     assert report.problems == report.bad_files == report.exact_copies == report.near_copies == []
-    assert (report.n_images, report.group_counts) == (12, None)
+    assert (report.ok, report.n_images, report.group_counts) == (True, 12, None)
     assert report.class_counts == {"a": 6, "b": 6}
-    assert report.image_sizes == {"96 x 96": 12}
-    assert report.image_kinds == {"uint8 grey": 12}
+    assert (report.image_sizes, report.image_kinds) == ({"96 x 96": 12}, {"uint8 grey": 12})
     assert "each image counts as a sample of its own" in report.notes[0]
     assert "No problems found." in str(report)
     assert check_image_folder(clean, write_groups(clean)).ok
+    of_unsorted = check_image_folder(clean / "a", write_groups(clean / "a"))
+    assert (of_unsorted.n_images, len(of_unsorted.group_counts)) == (6, 6)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("HYPERVLAD_READ_BY_PROGRAM", "1")  # in a terminal, bars are shown as well
     with joblib.parallel_config(n_jobs=2):
         assert check_image_folder(clean, verbose=True) == report
     said = capsys.readouterr().err
-    assert "Reading" in said
-    assert "Comparing" in said
+    assert [word in said for word in ("Reading", "Comparing")] == [True, True]
 
 
 def test_bad_files_are_listed_with_the_reason_and_keep_their_groups(clean):
