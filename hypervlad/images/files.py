@@ -126,7 +126,8 @@ def _warn_of_twins(files: Sequence[Path]) -> None:
     """Warn of images that were saved in several formats: other pixels, so no copies to others."""
     of_name = defaultdict[Path, list[Path]](list)
     for file in files:
-        of_name[file.with_suffix("")].append(file)
+        if file.suffix.lower() in IMAGE_SUFFIXES:  # not series such as a.001, a.002
+            of_name[file.with_suffix("")].append(file)
     if twins := [each for each in of_name.values() if len(each) > 1]:
         named = name_some([f"{own[0]} and {', '.join(f.name for f in own[1:])}" for own in twins])
         warn_user(
