@@ -25,7 +25,7 @@ from hypervlad.cli.files import (
     write_or_print,
 )
 from hypervlad.cli.messages import echo, quoted, report_left_out, say, warn
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.folders.outputs import check_folders, check_model, check_page, check_table
 
 if TYPE_CHECKING:
@@ -301,13 +301,12 @@ def classify(
     counts = Counter(folder.table["class"].tolist())
     names = dict.fromkeys([*folder.classes, *sorted(counts)])
     listed = ", ".join(f"{name} {counts[name]}" for name in names)
-    n_given = int((~folder.is_by_model).sum())
-    given = f"; {n_given} of them as a person named them, in training or beside outlines" * bool(
-        n_given
-    )
-    n_cut = int(folder.table["touches_edge"].sum())
-    cut = f"; {n_cut} at edges are seen in part, and may be of other classes" * bool(n_cut)
-    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}{given}{cut}")
+    n_given, n_cut = int((~folder.is_by_model).sum()), int(folder.table["touches_edge"].sum())
+    if n_given:
+        listed += f"; {n_given} of them as a person named them, in training or beside outlines"
+    if n_cut:
+        listed += f"; {n_cut} at edges {verb(n_cut, 'is', 'are')} seen in part, which may mislead"
+    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
     echo(f"found: {folder.path}")
 
 

@@ -94,11 +94,19 @@ def announced() -> Iterator[None]:
     token = _facts.set(facts)
     try:
         yield
-    finally:  # what failed may have failed because of what is said
+    except Exception:  # may be due to what is said, and takes precedence
+        with contextlib.suppress(Warning):
+            _warn_of_all(facts)
+        raise
+    finally:
         _facts.reset(token)
-        for sentence, each in facts.items():
-            # Threads come to images in any order; numbers in names count: "image 10 of the list".
-            warn_user(sentence({name: each[name] for name in sorted(each, key=_in_parts)}))
+    _warn_of_all(facts)
+
+
+def _warn_of_all(facts: Mapping[Sentence, Mapping[str, Any]]) -> None:
+    for sentence, each in facts.items():
+        # Threads come to images in any order; numbers in names count, as in "image 10 of the list".
+        warn_user(sentence({name: each[name] for name in sorted(each, key=_in_parts)}))
 
 
 def _in_parts(name: str) -> list[str | int]:

@@ -119,7 +119,7 @@ def diameters_report(folder: Path, weight: str | None) -> paper.Report:
         ratios.append(Ratio(row["group"], row["over"], value, Interval(*reach)))
     no_size = _NO_SIZE.format(paper.give_sizes())
     results += [
-        *Result.ratios({"medians": ratios}),
+        *Result.ratios({"median diameters": ratios}),
         *([] if unit == "nm" else [Result("thinner than 100 nm", None, source=no_size)]),
         Result("fibres by NIOSH 7402", None, source=_NO_LENGTHS),
         Result("pixel size", scale, source="" if scale else no_size),

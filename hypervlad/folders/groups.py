@@ -245,7 +245,7 @@ def _check_unmatched(
         problems.append(
             f"{counted(len(missing), 'image')} {verb(len(missing), 'has', 'have')} no line: "
             f"{name_some(missing)}. Add a line path,group for each, also for files that cannot be "
-            "read; an image that belongs, or is compared, with no other gets a group of its own"
+            "read; an image that belongs to, or is compared with, no other gets a group of its own"
         )
         raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
     if unused:

@@ -52,8 +52,8 @@ def list_problems(
         )
     if layout.files and layout.loose:
         problems.append(
-            f"{_files(len(layout.loose))} beside the class folders, with no class and not checked: "
-            f"{name_some([file.name for file in layout.loose])}. Move or delete "
+            f"{_files(len(layout.loose))} beside the class folders, without a class, and so not "
+            f"checked: {name_some([file.name for file in layout.loose])}. Move or delete "
             f"{_them(layout.loose)}."
         )
     return problems

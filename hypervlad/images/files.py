@@ -124,15 +124,17 @@ def find_images(
 
 def _warn_of_twins(files: Sequence[Path]) -> None:
     """Warn of images that were saved in several formats: other pixels, so no copies to others."""
-    of_name = defaultdict[Path, list[Path]](list)
+    of_name = defaultdict[tuple[Path, str], list[Path]](list)
     for file in files:
         if file.suffix.lower() in IMAGE_SUFFIXES:  # not series such as a.001, a.002
-            of_name[file.with_suffix("")].append(file)
+            of_name[file.parent, file.stem.casefold().removesuffix(".ome")].append(file)
     if twins := [each for each in of_name.values() if len(each) > 1]:
-        named = name_some([f"{own[0]} and {', '.join(f.name for f in own[1:])}" for own in twins])
+        named = [
+            " and ".join([str(first), *(file.name for file in rest)]) for first, *rest in twins
+        ]
         warn_user(
-            f"{counted(len(twins), 'name')} of several files: {named}. If these show one image, it "
-            "counts more than once: move all but one elsewhere"
+            f"files that differ in their suffix only: {name_some(named)}. If they show one image, "
+            "it counts more than once: keep one of them there"
         )
 
 

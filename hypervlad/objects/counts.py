@@ -191,11 +191,11 @@ def counts_of(
     high[ends[1] > scaled + OPEN] = np.nan
     low, high = np.minimum(np.maximum(low, 0), fewest), np.maximum(high, most)
     low, high = _with_correction(counts, low, high, variance)
-    reach = np.array([particles.where(each).finding_reach() for each in is_of.T]).T
+    reach = particles.finding_reach()
     columns["low"], columns["high"] = with_error(low, counts[0], high, np.expm1(reach))
     per_count = np.divide(1, counts[0], out=np.full(counts[0].shape, np.nan), where=counts[0] > 0)
     fields_error, finding_error = errors[:, 0] * (counts + half)[0] * per_count
-    finding_error = np.hypot(finding_error, reach.mean(axis=0) / NORMAL_FACTOR)
+    finding_error = np.hypot(finding_error, reach.mean() / NORMAL_FACTOR)
     columns |= {"error_fields": fields_error, "error_finding": finding_error}
     columns["error_classes"] = np.sqrt(variance[0]) * per_count
     total = float(counts[0, -1]) or math.nan

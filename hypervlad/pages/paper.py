@@ -44,7 +44,7 @@ _FORMATS: dict[str, list[str]] = {"svg": ["Date"], "pdf": ["CreationDate"], "png
 OF_QUANTILES = "Quantiles with intervals: R. S. Woodruff, J. Am. Stat. Assoc. 47, 1952"
 OF_SHARE = "E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, for as many as would vary like these images"
 OF_MEAN = "Mean with Student's interval: jackknife, B. Efron and C. Stein, Ann. Stat. 9, 1981"
-_OF_RATIO = "The intervals hold for all pairs together; one that contains 1 shows no difference"
+_OF_RATIO = "Intervals of all pairs hold together; one that contains 1 shows no difference"
 _NO_ENDS = math.nan, math.nan
 _NEEDED = (
     "As ISO 13322-1:2014 asks for particles, but from the interval of the median, if more {}s{} "
@@ -106,19 +106,13 @@ class Result(NamedTuple):
     @classmethod
     def ratios(cls, of: Mapping[str, Iterable[Ratio]]) -> list[Self]:
         """Return the lines of how groups differ, by what differs; none where one has none."""
-        return [
-            cls(
-                f"ratio of {what}",
-                value,
-                between.low,
-                between.high,
-                "",
-                _OF_RATIO,
-                f"{one} over {other}",
-            )
-            for what, ratios in of.items()
-            for one, other, value, between in (each for each in ratios if each.is_of_both)
-        ]
+        lines = list[Self]()
+        for what, ratios in of.items():
+            for each in (ratio for ratio in ratios if ratio.is_of_both):
+                low, high = each.interval.low or math.nan, each.interval.high  # an open end is 0
+                ends, pair = (each.value, low, high), f"{each.one} over {each.other}"
+                lines.append(cls.of(f"ratio of {what}", ends, "", _OF_RATIO, pair, each.verdict))
+        return lines
 
     @property
     def shown(self) -> Any:
@@ -171,25 +165,17 @@ class Histogram:
 
     @property
     def why_no_interval(self) -> str:
-        """What may be wrong with the images: too few, too unlike, or one has most of the values.
-
-        >>> alike = Sample.of(np.array([1.0] * 18 + [2.0, 3.0]))
-        >>> Histogram("", alike, "20 particles", "image").why_no_interval
-        'at least half of the particles have this value'
-        """
+        """What may be wrong with the images: too few, too unlike, or one has most of the values."""
         weights, values = self.sample.weights, self.sample.values
         groups, codes = np.unique(self.sample.groups, return_inverse=True)
         unit = self.unit or "image"
         if len(groups) < _MIN_GROUPS or np.ptp(values) == 0 or not weights.sum() > 0:
             return f"{unit}s are too few, or alike"
-        low, high = self.sample.quantiles([0.5])[1:3, 0]
-        if math.isclose(low, high):
-            return f"at least half of the {self.thing}s have this value"
         share = np.bincount(codes, weights).max() / weights.sum()
         if share > 0.5:
             so = f"one {unit} counts for {100 * share:.0f} % of the {self.thing}s"
         else:
-            so = f"{unit}s are too few for how much they differ"
+            so = f"{unit}s are too few for how much they differ, or {self.thing}s alike"
         return f"{so}: measure more {unit}s, and name groups if samples differ"
 
     @cached_property

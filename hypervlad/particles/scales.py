@@ -56,7 +56,8 @@ _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
 # What particles at edges of the image lack has such a share of their area, and differs from
 # them by at most that of their contrast, as means of squares of pixels; some tell the background.
-_MIN_MISSING, _LIKE_PARTICLE, _SMOOTH, _EVERY = 0.03, 0.2, 5, 4
+_MIN_MISSING, _LIKE_PARTICLE, _SMOOTH = 0.03, 0.2, 5
+_MAX_EMPTY = 8  # times its area: what is around it, of particles that are not long
 _ROWS, _PART = 512, 1024  # that are compared at once, or tell the noise
 _BESIDE_NECKS = 2  # pixels around each: two are the gap that smoothing does not bridge
 _NECK = 0.4  # pixels, as the network's outlines are smooth
@@ -431,24 +432,27 @@ def _complete_at_edges(labels: LabelMap, grey: NDArray[np.float32]) -> None:
     The network takes the middle of a large one, where nothing shows that it is one, for background.
     """
     at_edge = np.unique(np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
-    if not at_edge.any():
-        return
-    windows, some = ndimage.find_objects(labels), np.s_[::_EVERY, ::_EVERY]
-    beyond = np.median(grey[some][labels[some] == 0])
+    windows = ndimage.find_objects(labels) if at_edge.any() else []
     for number in at_edge[at_edge > 0].tolist():
-        window = windows[number - 1]
+        rows, columns = windows[number - 1]
+        # What is around it tells the background. Larger windows take too much memory.
+        reach = max(rows.stop - rows.start, columns.stop - columns.start) // 4 + _SMOOTH
+        window = tuple(slice(max(0, k.start - reach), k.stop + reach) for k in (rows, columns))
         inside, is_free = labels[window] == number, labels[window] == 0
-        least = _MIN_MISSING * inside.sum()
-        if np.count_nonzero(missing := convex_hull(inside) & is_free) < least:
+        area = np.count_nonzero(inside)
+        if inside.size > min(_TILE**2, _MAX_EMPTY * area):
+            continue
+        hull = convex_hull(inside)
+        around, missing = is_free & ~hull, is_free & hull
+        if np.count_nonzero(missing) < _MIN_MISSING * area or not around.any():
             continue
         smooth = ndimage.uniform_filter(grey[window], _SMOOTH)
-        own = np.median(smooth[inside])
+        own, beyond = np.median(smooth[inside]), np.median(smooth[around])
         missing &= np.abs(smooth - own) <= _LIKE_PARTICLE * abs(own - beyond)
-        pieces, n = ndimage.label(missing)
-        is_part = areas_of(pieces, n) > _MIN_PIECE
-        is_part[0] = False
-        if np.count_nonzero(more := is_part[pieces]) >= least:
-            labels[window][ndimage.binary_fill_holes(inside | more) & is_free] = number
+        pieces = ndimage.label(inside | missing)[0]
+        more = np.isin(pieces, np.unique(pieces[inside])) & missing  # those that touch it
+        if np.count_nonzero(more) >= _MIN_MISSING * area:
+            labels[window][more] = number
 
 
 def _split_at_necks(labels: LabelMap) -> None:

@@ -233,8 +233,8 @@ def with_error(
 ) -> tuple[Values, Values]:
     """Widen the interval of a positive number by an independent error, a share within 95 %.
 
-    It may also be two, or (2, ...) for several numbers: that below, and that above. It may replace
-    one that the interval contains.
+    It may also be two: that below the number, and that above. It may replace one that the interval
+    contains.
 
     >>> low, high = with_error(90.0, 100.0, 110.0, 0.1)
     >>> round(float(low), 1), round(float(high), 1)
@@ -243,9 +243,7 @@ def with_error(
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 has no relative error
         ends = np.log(np.array([low, high], np.float64) / np.asarray(best, np.float64))
         shares, replaced = (
-            np.asarray(each)
-            if np.ndim(each) > 1
-            else np.broadcast_to(each, 2).reshape(2, *[1] * (ends.ndim - 1))
+            np.broadcast_to(each, 2).reshape(2, *[1] * (ends.ndim - 1))
             for each in (error, instead_of)
         )
         others = np.maximum(ends**2 - np.log1p(replaced) ** 2, 0)

@@ -45,7 +45,7 @@ def test_the_suffixes_in_the_table_are_those_of_images(tmp_path, recwarn):
         (tmp_path / f"image{suffix}").touch()
     found = {path.suffix for path in find_images(tmp_path)}
     assert found == named - {".map"}, "which other programs use, too"
-    assert "1 name of several files: " in str(recwarn.pop().message)
+    assert "files that differ in their suffix only: " in str(recwarn.pop().message)
 
 
 def test_all_kinds_of_model_files_are_in_the_table():
