@@ -26,7 +26,7 @@ from hypervlad.objects.splitting import (
     separate_at_necks,
     values_of,
 )
-from hypervlad.objects.windows import BoolMap, LabelMap, side_by_side
+from hypervlad.objects.windows import BoolMap, LabelMap, grown_window, side_by_side
 from hypervlad.particles.contrast import Edges, edges_of, pixel_noise, texture_of
 from hypervlad.particles.decoder import (
     MIN_CONTRAST,
@@ -54,8 +54,8 @@ _LIKE_OTHERS = 0.7  # of the step of most of the particles' area
 _MAX_AT_EDGE = 0.5  # of an outline, that the image's edge is, but in corners
 _MIN_SEEN = 12  # pixels of a particle on the scale on which it is found
 _MAX_SPECKS = 0.1  # share of a particle of a smaller scale; more of it was found before
-# What particles at edges of the image lack has such a share of their area, and differs from
-# them by at most that of their contrast, as means of squares of pixels; some tell the background.
+# What particles at edges of the image lack has such a share of their area, and differs from them by
+# at most that of their contrast, as means of squares of pixels.
 _MIN_MISSING, _LIKE_PARTICLE, _SMOOTH = 0.03, 0.2, 5
 _MAX_EMPTY = 8  # times its area: what is around it, of particles that are not long
 _ROWS, _PART = 512, 1024  # that are compared at once, or tell the noise
@@ -434,10 +434,9 @@ def _complete_at_edges(labels: LabelMap, grey: NDArray[np.float32]) -> None:
     at_edge = np.unique(np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
     windows = ndimage.find_objects(labels) if at_edge.any() else []
     for number in at_edge[at_edge > 0].tolist():
-        rows, columns = windows[number - 1]
         # What is around it tells the background. Larger windows take too much memory.
-        reach = max(rows.stop - rows.start, columns.stop - columns.start) // 4 + _SMOOTH
-        window = tuple(slice(max(0, k.start - reach), k.stop + reach) for k in (rows, columns))
+        longest = max(side.stop - side.start for side in windows[number - 1])
+        window = grown_window(windows[number - 1], longest // 4 + _SMOOTH)
         inside, is_free = labels[window] == number, labels[window] == 0
         area = np.count_nonzero(inside)
         if inside.size > min(_TILE**2, _MAX_EMPTY * area):

@@ -122,7 +122,7 @@ def test_groups_are_compared_each_copy_once(model, folder, tmp_path):
     assert "all groups together are counted without q0.png, a copy of images in other" in notes
     results = rows_of(tmp_path / "paper" / "results.csv")
     shown = {(row["group"], row["quantity"]): row for row in results}
-    counts = {group: shown[group, "images scored"]["value"] for group in "fpq"}
+    counts = {name: shown[name, "images scored"]["value"] for name, _ in shown if name.isalpha()}
     assert float(shown["p over f", "ratio of defective area"]["low"]) > 1
     assert (counts, shown["", "images scored"]["value"]) == ({"f": "4", "p": "4", "q": "1"}, "8")
     area = shown["p", "defective share of the area, mean of images"]
