@@ -258,7 +258,7 @@ def diameters(
     \b
     ratios.csv has the ratio of the medians of each two groups, with 95 %
     intervals that hold together; they need two samples of each group. An end
-    further than a thousand times is open: 0, or empty.
+    further than a thousand times is open, and empty.
 
     \b
     Examples:

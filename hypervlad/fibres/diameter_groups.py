@@ -114,8 +114,8 @@ class FolderDiameters:
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
         groups: all intervals together hold the true ratios in 95 % of cases. It is not narrower
         than the errors of the medians allow, without the `shared_error`. One that contains 1 shows
-        no difference. An end that is further than a thousand times is open: the lower one is 0,
-        the upper one NaN. Both are NaN if a group has a single sample: one sample is no group.
+        no difference. An end that is further than a thousand times is open, NaN; both are if a
+        group has a single sample: one sample is no group.
         """
         by_name = {group.name: group for group in self.groups}
         if absent := [name for name in (one, other) if name not in by_name]:

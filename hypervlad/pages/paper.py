@@ -109,8 +109,8 @@ class Result(NamedTuple):
         lines = list[Self]()
         for what, ratios in of.items():
             for each in (ratio for ratio in ratios if ratio.is_of_both):
-                low, high = each.interval.low or math.nan, each.interval.high  # an open end is 0
-                ends, pair = (each.value, low, high), f"{each.one} over {each.other}"
+                ends = each.value, each.interval.low, each.interval.high
+                pair = f"{each.one} over {each.other}"
                 lines.append(cls.of(f"ratio of {what}", ends, "", _OF_RATIO, pair, each.verdict))
         return lines
 

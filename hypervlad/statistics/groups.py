@@ -47,7 +47,8 @@ class Interval:
 class Ratio(NamedTuple):
     """By what factor a number is larger in group `one` than in the `other`, with a 95 % interval.
 
-    The interval is NaN if a group has a single sample: one sample is no group.
+    An end of the interval that is NaN is open; both are if a group has a single sample, as one
+    sample is no group.
     """
 
     one: str
@@ -67,7 +68,7 @@ class Ratio(NamedTuple):
         >>> Ratio.between("b", "a", {"a": (10, 8, 12.5), "b": (20, 16, 25)}).text("D50")
         'D50 of b over a: 2 (95 % 1.459 to 2.742): they differ'
         >>> Ratio.between("b", "a", {"a": (10, 8, 12.5), "b": (20, 1e-9, 25)}).interval.low
-        0.0
+        nan
         >>> Ratio.between("b", "a", {"a": (1e-5, 1e-9, 0.1), "b": (20, 16, 25)}).verdict
         'they differ'
         """
@@ -86,11 +87,11 @@ class Ratio(NamedTuple):
     def reaching(cls, one: str, other: str, value: float, below: float, above: float) -> Self:
         """Return a ratio, with how far its logarithm may reach `below` and `above` it.
 
-        A far end is open, 0 or NaN, unless it shows that the groups differ.
+        A far end is open, NaN, unless it shows that the groups differ.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             low, high = map(float, value * np.exp([-below, above]))
-        low = 0.0 if below > OPEN and low <= 1 else low
+        low = math.nan if below > OPEN and low <= 1 else low
         high = math.nan if above > OPEN and high >= 1 else high
         return cls(one, other, value, Interval(low, high))
 
@@ -107,22 +108,21 @@ class Ratio(NamedTuple):
         low, high = self.interval.low, self.interval.high
         if low > 1 or high < 1:
             return "they differ"
-        if low > 0 or high < math.inf:  # one end may be open
-            return "no difference shown"
-        return "more images are needed, of several samples"
+        if math.isnan(low) and math.isnan(high):
+            return "more images are needed, of several samples"
+        return "no difference shown"
 
     def sureness(self) -> float:
         """Return a number to sort by: those that differ most surely come first."""
-        with np.errstate(divide="ignore"):
-            low, high = np.log([self.interval.low, self.interval.high])
+        low, high = np.log([self.interval.low, self.interval.high])
         return -float(np.fmax(np.fmax(low, -high), -math.inf))
 
     def text(self, what: str) -> str:
         """Return the ratio of `what`, its interval, and the `verdict`, as commands print it."""
         low, high = self.interval.low, self.interval.high
         ends = f" (95 % {low:.4g} to {high:.4g})"
-        if not (low > 0 and high < math.inf):  # beyond all that was found
-            known = [f"from {low:.4g}"] * (low > 0) + [f"up to {high:.4g}"] * (high < math.inf)
+        if low != low or high != high:
+            known = [f"from {low:.4g}"] * (low == low) + [f"up to {high:.4g}"] * (high == high)
             ends = f" (95 % {known[0]})" if known else ""
         value = f"{self.value:.4g}{ends}: " * self.is_of_both
         return f"{what} of {self.one} over {self.other}: {value}{self.verdict}"
