@@ -259,13 +259,15 @@ class Outlines:
         # Labels may be any numbers, such as identifiers of another program.
         values = values[values > 0]
         ends = np.concatenate([[0], values])
-        numbers = np.empty(labels.shape, np.int32)
-        of_value = None  # a table, which is faster than a search
-        if labels.dtype.kind in "iu" and ends[-1] < _MAX_TABLE:
-            of_value = np.zeros(1 + int(ends[-1]), np.int32)
-            of_value[values] = np.arange(1, len(ends))
-        for number_row, row in zip(numbers, labels, strict=True):  # searchsorted has 64 bits
-            number_row[:] = np.searchsorted(ends, row) if of_value is None else of_value[row]
+        numbers = labels
+        if labels.dtype != np.int32 or ends[-1] != len(values):
+            numbers = np.empty(labels.shape, np.int32)
+            of_value = None  # a table, which is faster than a search
+            if labels.dtype.kind in "iu" and ends[-1] < _MAX_TABLE:
+                of_value = np.zeros(1 + int(ends[-1]), np.int32)
+                of_value[values] = np.arange(1, len(ends))
+            for number_row, row in zip(numbers, labels, strict=True):  # searchsorted has 64 bits
+                number_row[:] = np.searchsorted(ends, row) if of_value is None else of_value[row]
         windows = ndimage.find_objects(numbers) if len(values) else []
         found = [
             cropped(numbers[window] == number, window[0].start, window[1].start, int(value))

@@ -167,7 +167,7 @@ def bare_regions(sample: Sample, labels: LabelMap, polarity: str) -> tuple[float
     own = areas_of(labels, int(labels.max()))[1:] / 4  # at half the size
     areas = areas_of(regions, n)[1:]
     is_bare = areas >= _LARGE_ENOUGH * np.median(own[own > 0])
-    is_bare &= edges_of(half, regions.astype(np.int32), sign).steps >= _SHARP * step
+    is_bare &= edges_of(half, regions, sign).steps >= _SHARP * step
     n_bare, share = int(np.count_nonzero(is_bare)), float(areas[is_bare].sum() / own.sum())
     if n_bare < _MIN_SPOTS or share < _MIN_BARE:
         return 0.0, ""

@@ -170,8 +170,10 @@ def find_particles(
     scales = Scales(sample.grey, min_area)
     half = scales.of_half_the_size(polarity)
     if is_even := half.is_settled:
-        labels = half.every[half.known].labels
-        sample, scales, _ = _in_even_light(sample, scales, labels, half.known, HALF)
+        sample, scales, _ = _in_even_light(
+            sample, scales, half.every[half.known].labels, half.known, HALF
+        )
+    half = half.without_labels()
     search = scales.searched(half)
     is_given = polarity != "auto"
     if small := scales.with_small(search, sample.mask):

@@ -115,6 +115,11 @@ class Search(NamedTuple):
         """Whether there are particles, and their polarity is sure enough."""
         return self.confidence >= _SETTLED and len(self.every[self.known].areas) > 0
 
+    def without_labels(self) -> Search:
+        """Return the same without label images, which of the largest images take 134 MB."""
+        none = np.zeros((0, 0), np.int32)
+        return self._replace(every={k: own._replace(labels=none) for k, own in self.every.items()})
+
 
 class Scales:
     """An image on each scale, and what the finder takes for particles there.
