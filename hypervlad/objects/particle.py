@@ -85,6 +85,21 @@ def _check_mask(mask: Any, shape: tuple[int, ...], name: str) -> None:
         )
 
 
+def _numbered(labels: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int32]:
+    """Return labels of such sorted values, and 0, as numbers from 1; labels that are so already."""
+    ends = np.concatenate([[0], values])
+    if labels.dtype == np.int32 and ends[-1] == len(values):
+        return labels
+    numbers = np.empty(labels.shape, np.int32)
+    of_value = None  # a table, which is faster than a search
+    if labels.dtype.kind in "iu" and ends[-1] < _MAX_TABLE:
+        of_value = np.zeros(1 + int(ends[-1]), np.int32)
+        of_value[values] = np.arange(1, len(ends))
+    for number_row, row in zip(numbers, labels, strict=True):  # searchsorted has 64 bits
+        number_row[:] = np.searchsorted(ends, row) if of_value is None else of_value[row]
+    return numbers
+
+
 def cropped(mask: NDArray[np.bool_], top: int = 0, left: int = 0, label: int = 1) -> Outline | None:
     """Return the outline of a mask whose first pixel lies there; None if it is empty."""
     windows = ndimage.find_objects(mask.astype(np.uint8)) if mask.size else []
@@ -250,7 +265,8 @@ class Outlines:
     @classmethod
     def of_labels(cls, labels: NDArray[Any], name: str = "outlines") -> Outlines:
         """Return a label image (H, W) of whole numbers as `Outlines`; it is never a mask."""
-        values = np.unique(labels)
+        # By rows: sorting all of a large image takes its size in memory.
+        values = np.unique(np.concatenate([labels[:0].ravel(), *map(np.unique, labels)]))
         if len(wrong := values[(values < 0) | (values > MAX_LABEL)]):
             raise ImageReadError(
                 f"{name}: labels must be from 0 to {MAX_LABEL:,}, not {wrong[0]}; number the "
@@ -258,16 +274,7 @@ class Outlines:
             )
         # Labels may be any numbers, such as identifiers of another program.
         values = values[values > 0]
-        ends = np.concatenate([[0], values])
-        numbers = labels
-        if labels.dtype != np.int32 or ends[-1] != len(values):
-            numbers = np.empty(labels.shape, np.int32)
-            of_value = None  # a table, which is faster than a search
-            if labels.dtype.kind in "iu" and ends[-1] < _MAX_TABLE:
-                of_value = np.zeros(1 + int(ends[-1]), np.int32)
-                of_value[values] = np.arange(1, len(ends))
-            for number_row, row in zip(numbers, labels, strict=True):  # searchsorted has 64 bits
-                number_row[:] = np.searchsorted(ends, row) if of_value is None else of_value[row]
+        numbers = _numbered(labels, values)
         windows = ndimage.find_objects(numbers) if len(values) else []
         found = [
             cropped(numbers[window] == number, window[0].start, window[1].start, int(value))
