@@ -29,7 +29,7 @@ found = [fibre_diameters(image, pixel_size=PIXEL_SIZE) for image in images]
 # A place in one image says little about the next image, so groups are compared by the medians of
 # their images.
 compared = compare_groups(found, names)
-ratio, interval = compared.ratio("thick", "thin")
+ratio = compared.ratio("thick", "thin")
 
 figure, (above, below) = plt.subplots(2, 2, figsize=(8, 7), layout="constrained")
 for ax, row in zip(above, (0, 3), strict=True):
@@ -48,7 +48,7 @@ for ax, group in zip(below, compared.groups, strict=True):
     ax.minorticks_off()
     ax.set(xlabel="diameter, nm", ylabel="visible length", yticks=[], xlim=(bins[0], bins[-1]))
     ax.set_title(f"{group.name}: median {group.median:.0f} nm, with its 95 % interval", size=10)
-figure.suptitle(f"Ratio {ratio:.2f}, 95 % interval {interval.low:.2f} to {interval.high:.2f}")
+figure.suptitle(ratio.text("Median diameter"))
 plt.show()
 
 # %%

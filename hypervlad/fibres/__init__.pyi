@@ -22,3 +22,4 @@ from hypervlad.fibres.pores import find_pores as find_pores
 from hypervlad.fibres.regions import AlignedRegion as AlignedRegion
 from hypervlad.fibres.singles import find_fibres as find_fibres
 from hypervlad.statistics.groups import Interval as Interval
+from hypervlad.statistics.groups import Ratio as Ratio

@@ -104,11 +104,11 @@ class FolderDiameters:
     groups: tuple[GroupDiameters, ...]
 
     def ratios(self) -> list[Ratio]:
-        """Return `ratio` of each two groups, with their names."""
+        """Return `ratio` of each two groups, the later one over the earlier."""
         pairs = combinations([group.name for group in self.groups], 2)
-        return [Ratio(one, other, *self.ratio(one, other)) for other, one in pairs]
+        return [self.ratio(one, other) for other, one in pairs]
 
-    def ratio(self, one: str, other: str) -> tuple[float, Interval]:
+    def ratio(self, one: str, other: str) -> Ratio:
         """Return the median of one group over that of another, with its 95 % interval.
 
         It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
@@ -124,14 +124,14 @@ class FolderDiameters:
         ratio = pair[0].median / pair[1].median
         squares = np.square([group.log_error for group in pair])
         if np.isnan(squares).any():
-            return ratio, Interval(math.nan, math.nan)
+            return Ratio(one, other, ratio, Interval(math.nan, math.nan))
         freedom = np.array([len(group.medians) - 1 for group in pair])
         tail = (1 - LEVEL) / 2 / math.comb(sum(group.n_samples > 1 for group in self.groups), 2)
         least = stats.norm.isf(tail) * math.hypot(*(group.least_error for group in pair))
         with np.errstate(invalid="ignore"):  # all medians of both groups may be equal
             shared = squares.sum() ** 2 / (squares**2 / freedom).sum()
         reach = float(np.fmax(stats.t.isf(tail, shared) * np.sqrt(squares.sum()), least))
-        return Ratio.reaching(one, other, ratio, reach, reach)[2:]
+        return Ratio.reaching(one, other, ratio, reach, reach)
 
 
 def compare_groups(
@@ -172,9 +172,9 @@ def compare_groups(
     ... ]
     >>> found = [fibre_diameters(image) for image in images]
     >>> groups = compare_groups(found, ["thin", "thin", "thick", "thick"])
-    >>> ratio, interval = groups.ratio("thick", "thin")
-    >>> 1.5 < ratio < 2.5, interval.low < ratio < interval.high
-    (True, True)
+    >>> ratio = groups.ratio("thick", "thin")
+    >>> 1.5 < ratio.value < 2.5, ratio.verdict
+    (True, 'they differ')
     """
     names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
     origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))

@@ -45,10 +45,15 @@ class Interval:
 
 
 class Ratio(NamedTuple):
-    """By what factor a number is larger in group `one` than in the `other`, with a 95 % interval.
+    """By what factor a number is larger in one group than in the other, with a 95 % interval.
 
-    An end of the interval that is NaN is open; both are if a group has a single sample, as one
-    sample is no group.
+    Attributes
+    ----------
+    one, other : str
+        Groups.
+    value : float
+    interval : Interval
+        An end that is NaN is open; both are if a group has a single sample, as one is no group.
     """
 
     one: str

@@ -269,7 +269,7 @@ def ratio_of_groups(rng: Rng, n: int) -> Kept:
     """Of two groups without a difference, each of n samples with three images."""
     found, names = mats(rng, 100, 2 * n, 3), np.repeat(["a", "b"], 3 * n).tolist()
     samples = np.repeat(np.arange(2 * n), 3).tolist()
-    _, interval = compare_groups(found, names, samples).ratio("b", "a")
+    interval = compare_groups(found, names, samples).ratio("b", "a").interval
     return within((interval.low, interval.high), 1, 2)
 
 
