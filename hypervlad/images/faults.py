@@ -297,10 +297,13 @@ _ON_SIZES = _effects(
     "in drawn images ",
     "",
     saturated=(0.2, "at 0.4, sizes came out 12 % too large, and 20 % of particles were missed"),
-    blur=(4.0, "at 3, 25 % of mats had no diameters; at 5, none; 68 % of particles were missed"),
+    blur=(
+        4.0,
+        "at 3, 38 % of mats had no diameters; at 5, 75 %, and half of the outlines were wrong",
+    ),
     uneven=(
         0.12,
-        "at 0.18, 25 % of particles were missed; mats had no or much too small diameters"
+        "at 0.18, three in ten outlines were wrong, and 62 % of mats had no diameters"
         "; at 0.14, directions of fibres were 30 degrees wrong",
     ),
     shifted=(
