@@ -80,6 +80,9 @@ def read_table(path: Path, columns: Sequence[str], *others: str) -> pd.DataFrame
 def _parsed(content: bytes, separator: str, decimal: str, own: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
+    # Before 3.1, which warns of this argument, pandas read a third of the last digits wrong.
+    is_old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+    exact: dict[str, Any] = {"float_precision": "round_trip"} if is_old else {}
     header = pd.read_csv(io.BytesIO(content), sep=separator, nrows=0)
     texts = [name for name in header if not _is_number(original_cell(name), own)]
     table = pd.read_csv(
@@ -89,6 +92,7 @@ def _parsed(content: bytes, separator: str, decimal: str, own: Sequence[str]) ->
         dtype=dict.fromkeys(texts, str),
         keep_default_na=False,
         na_values=[""],
+        **exact,
     )
     if table.empty:  # the type of a column without cells is unknown
         table = table.astype({name: str if name in texts else float for name in table})
